@@ -1,0 +1,110 @@
+"""The contract between exporters and run time: what an explained .onnx file says of itself.
+
+The manifest is JSON under the key ``xai_onnx`` of the model's ``metadata_props``. This module is
+standard library only, so that any program can read a manifest by copying nothing but this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from xai_onnx.errors import ManifestError
+from xai_onnx.recipe import Preprocess
+
+METADATA_KEY = "xai_onnx"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an explained model says of itself.
+
+    Attributes:
+        method: CAM variant, e.g. ``"gradcam"``.
+        target_layer: ONNX value whose activations are explained, [B, C, h, w].
+        score: ONNX value that was differentiated, [B, N].
+        score_output: model output, [B, N], in which the classes are read and ranked.
+        score_activation: ``"softmax"`` or ``"sigmoid"`` where `score_output` is that function of
+            `score`; ``None`` where they are the same value.
+        targets: ``"class_index"`` (the classes are an input) or ``"predicted"`` (the file explains
+            the `top_k` highest scores).
+        top_k: classes an image explained by a file with ``targets="predicted"``; else ``None``.
+        input: the image input, [B, 3, H, W] or [B, H, W, 3].
+        class_index: the int64 [B, K] input; ``None`` with ``targets="predicted"``.
+        activations, cam, saliency_map: names of the outputs; `saliency_map` is ``None`` in a file
+            exported without it.
+        gradient: ONNX value inside the graph that broadcasts to [K, B, C, h, w], the gradient of
+            the score at the target layer; it is no output.
+        num_classes: N.
+        labels: N class names, or empty where none are known.
+        preprocess: how a picture becomes the input tensor; ``None`` where unknown.
+        source_sha256: hash of the original model file's bytes.
+        exporter_version: version of the exporter that wrote the file.
+    """
+
+    method: str
+    target_layer: str
+    score: str
+    score_output: str
+    score_activation: str | None
+    targets: str
+    top_k: int | None
+    input: str
+    class_index: str | None
+    activations: str
+    cam: str
+    saliency_map: str | None
+    gradient: str
+    num_classes: int
+    labels: tuple[str, ...]
+    preprocess: Preprocess | None
+    source_sha256: str
+    exporter_version: str
+
+    def to_json(self) -> str:
+        """The manifest as one line of JSON, the value of `METADATA_KEY`."""
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, ensure_ascii=False)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> Manifest | None:
+        """Read the manifest out of a model's metadata.
+
+        Args:
+            metadata: the model's ``metadata_props``.
+            where: how error messages call the model, usually its path.
+
+        Returns:
+            The manifest, or ``None`` if the model has none: a plain classifier.
+
+        Raises:
+            ManifestError: malformed, or of a newer schema than this version can read.
+        """
+        text = metadata.get(METADATA_KEY)
+        if text is None:
+            return None
+        try:
+            data: dict[str, Any] = json.loads(text)
+            version = data.pop("schema_version")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ManifestError(
+                f"{where}: the manifest under {METADATA_KEY!r} is not readable ({error}); "
+                "export the model again"
+            ) from error
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise ManifestError(
+                f"{where}: its manifest has schema version {version}, this xai_onnx reads up to "
+                f"{SCHEMA_VERSION}; upgrade xai-onnx"
+            )
+        expected = {field.name for field in fields(cls)}
+        if set(data) != expected:
+            raise ManifestError(
+                f"{where}: the manifest's fields differ from schema {version}: "
+                f"{sorted(set(data) ^ expected)}; export the model again"
+            )
+        recipe = data.pop("preprocess")
+        labels = tuple(data.pop("labels"))
+        preprocess = None if recipe is None else Preprocess.from_dict(recipe, where)
+        return cls(preprocess=preprocess, labels=labels, **data)
