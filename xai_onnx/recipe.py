@@ -50,12 +50,10 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         channels = 1 if self.color == "GRAY" else 3
-        smallest = min(self.height, self.width)
         problems = {
-            "size must be at least 1 pixel": smallest < 1,
+            "size must be at least 1 pixel": min(self.height, self.width) < 1,
             f"resize={self.shortest_side} is smaller than the crop {self.height}x{self.width}": (
-                self.shortest_side is not None
-                and self.shortest_side < max(self.height, self.width)
+                self.shortest_side is not None and self.shortest_side < max(self.height, self.width)
             ),
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}": (
                 self.interpolation not in INTERPOLATIONS
@@ -155,7 +153,8 @@ def parse(text: str, layout: str, height: int | None, width: int | None) -> Prep
             raise PreprocessError(f"preprocessing: not JSON: {error}") from error
     name, *pairs = [part.strip() for part in text.split(",")]
     if name not in PRESETS:
-        raise PreprocessError(f"preprocessing: unknown preset {name!r}; one of {', '.join(PRESETS)}")
+        choices = ", ".join(PRESETS)
+        raise PreprocessError(f"preprocessing: unknown preset {name!r}; one of {choices}")
     preset = PRESETS[name]
     settings: dict[str, str] = {}
     for pair in pairs:
