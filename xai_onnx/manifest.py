@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from xai_onnx.errors import ManifestError
 from xai_onnx.recipe import Preprocess
@@ -81,6 +81,7 @@ class Manifest:
 
         Raises:
             ManifestError: malformed, or of a newer schema than this version can read.
+            PreprocessError: the manifest's preprocessing is malformed.
         """
         text = metadata.get(METADATA_KEY)
         if text is None:
@@ -88,7 +89,7 @@ class Manifest:
         try:
             data: dict[str, Any] = json.loads(text)
             version = data.pop("schema_version")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ManifestError(
                 f"{where}: the manifest under {METADATA_KEY!r} is not readable ({error}); "
                 "export the model again"
@@ -104,7 +105,20 @@ class Manifest:
                 f"{where}: the manifest's fields differ from schema {version}: "
                 f"{sorted(set(data) ^ expected)}; export the model again"
             )
-        recipe = data.pop("preprocess")
-        labels = tuple(data.pop("labels"))
+        recipe, labels = data.pop("preprocess"), data.pop("labels")
+        types = get_type_hints(cls)
+        wrong = [name for name, value in data.items() if not isinstance(value, types[name])]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            wrong.append("labels")
+        if wrong:
+            raise ManifestError(
+                f"{where}: the manifest's {', '.join(wrong)} are not of the type that schema "
+                f"{version} says; export the model again"
+            )
+        if len(labels) not in (0, data["num_classes"]):
+            raise ManifestError(
+                f"{where}: the manifest has {len(labels)} labels for {data['num_classes']} "
+                "classes; export the model again"
+            )
         preprocess = None if recipe is None else Preprocess.from_dict(recipe, where)
-        return cls(preprocess=preprocess, labels=labels, **data)
+        return cls(preprocess=preprocess, labels=tuple(labels), **data)

@@ -18,11 +18,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Whatever was at `path` stays untouched until then; the temporary file never stays behind.
 
     Raises:
-        OutputFileError: the folder doesn't exist or can't be written, or `path` is a folder.
+        OutputFileError: the folder doesn't exist or can't be written, or `path` is a folder or a
+            device.
     """
     final = Path(path)
-    if final.is_dir():
-        raise OutputFileError(f"{final}: is a folder; give a file name")
+    if final.exists() and not final.is_file():  # renaming onto /dev/null would replace the device
+        raise OutputFileError(f"{final}: is a folder or a device; give a file name")
     try:
         handle, name = tempfile.mkstemp(
             prefix=f".{final.stem}.", suffix=final.suffix, dir=final.parent

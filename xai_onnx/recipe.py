@@ -51,6 +51,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         channels = 1 if self.color == "GRAY" else 3
         problems = {
+            "height, width and shortest_side must be whole numbers": not all(
+                isinstance(side, int) for side in (self.height, self.width, self.shortest_side or 1)
+            ),
             "size must be at least 1 pixel": min(self.height, self.width) < 1,
             f"resize={self.shortest_side} is smaller than the crop {self.height}x{self.width}": (
                 self.shortest_side is not None and self.shortest_side < max(self.height, self.width)
@@ -75,12 +78,15 @@ class Preprocess:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Preprocess:
         """Rebuild a recipe from its JSON object; `where` names the file in error messages."""
+        names = {field.name for field in fields(cls)}
         try:
-            values = {field.name: data[field.name] for field in fields(cls)}
+            if set(data) != names:
+                raise ValueError(f"missing or unknown fields {sorted(set(data) ^ names)}")
+            values = dict(data)
             values["mean"] = tuple(float(x) for x in values["mean"])
             values["std"] = tuple(float(x) for x in values["std"])
             return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise PreprocessError(f"{where}: the preprocessing is malformed: {error}") from error
 
 
@@ -148,9 +154,16 @@ def parse(text: str, layout: str, height: int | None, width: int | None) -> Prep
     """
     if text.lstrip().startswith("{"):
         try:
-            return Preprocess.from_dict(json.loads(text), "--preprocess")
+            recipe = Preprocess.from_dict(json.loads(text), "--preprocess")
         except json.JSONDecodeError as error:
             raise PreprocessError(f"preprocessing: not JSON: {error}") from error
+        own = (layout, height or recipe.height, width or recipe.width)
+        if (recipe.layout, recipe.height, recipe.width) != own:
+            raise PreprocessError(
+                f"preprocessing: {recipe.layout} {recipe.height}x{recipe.width} contradicts the "
+                f"model's input, {layout} {height or '?'}x{width or '?'}; correct the recipe"
+            )
+        return recipe
     name, *pairs = [part.strip() for part in text.split(",")]
     if name not in PRESETS:
         choices = ", ".join(PRESETS)
@@ -184,7 +197,7 @@ def parse(text: str, layout: str, height: int | None, width: int | None) -> Prep
         changes["shortest_side"] = None if side == "squash" else _number(side, "resize", int)
     if "color" in settings:
         changes["color"] = settings["color"].upper()
-        if "mean" not in settings and changes["color"] == recipe.color[::-1]:
+        if changes["color"] == recipe.color[::-1]:
             changes["mean"], changes["std"] = recipe.mean[::-1], recipe.std[::-1]
     if "scale" in settings:
         changes["scale"] = _number(settings["scale"], "scale", float)

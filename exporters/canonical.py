@@ -1,0 +1,78 @@
+"""One form for every model, so that one gradient rule per operator is enough.
+
+1. Functions local to the model are inlined.
+2. Initializers listed as inputs (IR version 3) are inputs no more.
+3. Opsets below 18 are lifted to 18: from there on, axes of reductions, Squeeze, Unsqueeze, Split
+   and Pad are inputs. A newer opset is kept.
+4. Shapes noted inside the graph are dropped: some exporters note wrong ones. They are inferred
+   anew here, and measured by `exporters.probe`.
+
+No pass changes arithmetic: the outputs must stay bit-identical.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from xai_onnx.errors import ModelFileError
+
+LOWEST_OPSET = 18
+LOWEST_IR_VERSION = 8  # what opset 18 came with
+_SMALL = 1024  # bytes; smaller tensors go through the converter, whose adapters read some
+
+
+def canonicalise(model: ir.Model, name: str) -> ir.Model:
+    """Apply the passes above; `name` is what error messages call the model.
+
+    Raises:
+        ModelFileError: onnx's version converter can't lift the model.
+    """
+    common.InlinePass()(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    model.graph.opset_imports.setdefault("", model.graph.opset_imports.pop("ai.onnx", 1))
+    if model.graph.opset_imports[""] < LOWEST_OPSET:
+        model = _lift(model, name)
+    model.ir_version = max(model.ir_version, LOWEST_IR_VERSION)
+    common.NameFixPass()(model)
+    outputs = set(model.graph.outputs)
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in outputs:
+                value.shape = None
+    common.ShapeInferencePass()(model)
+    return model
+
+
+def _lift(model: ir.Model, name: str) -> ir.Model:
+    """Lift the opset with onnx's converter, which takes less than 2 GB: large weights stay here."""
+    weights = {
+        value.name: value
+        for value in list(model.graph.initializers.values())
+        if value.const_value is not None and value.const_value.nbytes > _SMALL
+    }
+    inputs = list(model.graph.inputs)
+    for value in weights.values():
+        assert value.name is not None
+        assert value.const_value is not None
+        value.shape, value.dtype = ir.Shape(value.const_value.shape.dims), value.const_value.dtype
+        model.graph.initializers.pop(value.name)
+        model.graph.inputs.append(value)
+    try:
+        lifted = onnx.version_converter.convert_version(
+            ir.serde.serialize_model(model), LOWEST_OPSET
+        )
+    except (RuntimeError, onnx.version_converter.ConvertError) as error:
+        raise ModelFileError(
+            f"{name}: onnx can't convert it from opset {model.graph.opset_imports['']} to "
+            f"{LOWEST_OPSET}: {str(error).splitlines()[0]}; export it at opset {LOWEST_OPSET} or "
+            "later"
+        ) from error
+    result = ir.serde.deserialize_model(lifted)
+    for value in list(result.graph.inputs)[len(inputs) :]:
+        assert value.name is not None
+        value.const_value = weights[value.name].const_value
+        result.graph.inputs.remove(value)
+        result.graph.register_initializer(value)
+    return result

@@ -1,0 +1,83 @@
+"""Reverse-mode differentiation of an ONNX graph, in ONNX operators.
+
+The walk goes from the score back to the target layer, over the nodes between them only. Each rule
+turns the cotangent of a node's output into those of its inputs; here they are brought back to the
+shapes of the inputs (broadcasting is undone in this one place) and summed where a value is read
+more than once.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from exporters import graph
+from exporters.builder import Ops
+from exporters.cotangent import Cotangent, add, unbroadcast
+from exporters.probe import Shapes
+from exporters.vjp_rules import VJP_RULES, Site
+from xai_onnx.errors import TargetLayerError, UnsupportedOperatorError
+
+
+def vjp(
+    op: Ops, model: ir.Model, wrt: ir.Value, of: ir.Value, cotangent: Cotangent, shapes: Shapes
+) -> Cotangent:
+    """The vector-Jacobian product: `cotangent` of `of`, carried back to `wrt`.
+
+    Args:
+        op: where the nodes are emitted.
+        model: the model, unchanged.
+        wrt: the value to differentiate with respect to.
+        of: the value that is differentiated.
+        cotangent: of `of`, with K leading (see `exporters.cotangent`).
+        shapes: measured shapes of all values between the two.
+
+    Raises:
+        TargetLayerError: no float path leads from `wrt` to `of`.
+        UnsupportedOperatorError: an operator between them has no rule, or not in this form.
+    """
+    on_path = graph.path(wrt, of)
+    if not on_path:
+        raise TargetLayerError(f"{wrt.name!r} does not reach the score {of.name!r}")
+    terms: dict[ir.Value, list[Cotangent]] = {of: [cotangent]}
+    missing = without_rule(model, wrt, of)
+    if missing:
+        node = missing[0]
+        raise UnsupportedOperatorError(
+            f"no gradient rule for {node.op_type!r} (node {node.name!r}), which lies between "
+            f"target layer {wrt.name!r} and score {of.name!r}; choose a later target layer, or "
+            "see exporters/vjp_rules"
+        )
+    for node in reversed(list(model.graph)):
+        output = node.outputs[0] if node.outputs else None
+        if output not in terms or output is wrt or output is None:
+            continue
+        if not any(value in on_path for value in node.inputs):
+            continue
+        site = Site(node, op, shapes, on_path)
+        g = add(op, terms.pop(output), output)
+        rule = VJP_RULES[node.op_type]
+        gradients = rule.function(site, g if rule.sparse else site.dense(g))
+        for value, gradient in zip(node.inputs, gradients, strict=False):
+            if value in on_path and gradient is not None:
+                assert value is not None
+                reduced = unbroadcast(op, gradient, site.shape(value), output)
+                terms.setdefault(value, []).append(reduced)
+    return add(op, terms[wrt], wrt)
+
+
+def without_rule(model: ir.Model, wrt: ir.Value, of: ir.Value) -> list[ir.Node]:
+    """The nodes between `wrt` and `of` that can't be differentiated, the last one first."""
+    on_path = graph.path(wrt, of)
+    between = [
+        node
+        for node in model.graph
+        if any(value in on_path for value in node.inputs)
+        and any(value in on_path and value is not wrt for value in node.outputs)
+    ]
+    return [
+        node
+        for node in reversed(between)
+        if node.domain not in ("", "ai.onnx")
+        or node.op_type not in VJP_RULES
+        or any(value in on_path for value in node.outputs[1:])
+    ]

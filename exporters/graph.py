@@ -1,0 +1,109 @@
+"""Questions about a graph: what depends on what, what is constant, what dominates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+FLOATS = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+)
+
+
+def is_float(value: ir.Value) -> bool:
+    """Whether the value's type is one that gradients flow through."""
+    return value.dtype in FLOATS
+
+
+def descendants(start: ir.Value) -> set[ir.Value]:
+    """`start` and all values that depend on it through values of float type."""
+    found = {start}
+    waiting = [start]
+    while waiting:
+        for node in waiting.pop().consumers():
+            for output in node.outputs:
+                if output not in found and is_float(output):
+                    found.add(output)
+                    waiting.append(output)
+    return found
+
+
+def ancestors(end: ir.Value) -> set[ir.Value]:
+    """`end` and all values that it depends on."""
+    found = {end}
+    waiting = [end]
+    while waiting:
+        node = waiting.pop().producer()
+        for value in () if node is None else node.inputs:
+            if value is not None and value not in found:
+                found.add(value)
+                waiting.append(value)
+    return found
+
+
+def path(start: ir.Value, end: ir.Value) -> set[ir.Value]:
+    """The float values between `start` and `end`, both included; empty if there is no path."""
+    between = descendants(start) & ancestors(end)
+    return between if end in between else set()
+
+
+def spine(start: ir.Value, end: ir.Value, graph: ir.Graph) -> list[ir.Value]:
+    """The dominators of `end`: float values that every path from `start` crosses, in order."""
+    on_path = path(start, end)
+    dominators: dict[ir.Value, frozenset[ir.Value]] = {start: frozenset({start})}
+    order = [start]
+    for node in graph:
+        reached = [value for value in node.inputs if value in on_path and value in dominators]
+        if not reached:
+            continue
+        shared = frozenset.intersection(*(dominators[value] for value in reached if value))
+        for output in node.outputs:
+            if output in on_path and output is not start:
+                dominators[output] = shared | {output}
+                order.append(output)
+    return [value for value in order if value in dominators.get(end, frozenset())]
+
+
+def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """The value's content if it is known at build time, computed if need be, else ``None``."""
+    if value is None:
+        return None
+    if value.const_value is not None and not value.is_graph_input():
+        return value.const_value.numpy()
+    node = value.producer()
+    if node is None or node.domain != "" or node.op_type.startswith("Random"):
+        return None
+    if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
+        return None
+    inputs = [constant(item) for item in node.inputs]
+    if any(got is None and item is not None for got, item in zip(inputs, node.inputs, strict=True)):
+        return None
+    return _evaluate(node, inputs)[value.index() or 0]
+
+
+_SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+def _evaluate(node: ir.Node, inputs: Iterable[NDArray[np.generic] | None]) -> list[NDArray[np.generic]]:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    assert node.graph is not None
+    given = {item.name: array for item, array in zip(node.inputs, inputs, strict=True) if item}
+    proto = ir.serde.serialize_node(node)
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constant",
+        [onnx.helper.make_tensor_value_info(name, _onnx_type(array), array.shape) for name, array in given.items()],
+        [onnx.ValueInfoProto(name=name) for name in proto.output if name],
+    )
+    version = node.version or node.graph.opset_imports.get("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
+    return list(ReferenceEvaluator(model).run(None, given))
+
+
+def _onnx_type(array: NDArray[np.generic]) -> int:
+    return int(ir.DataType.from_numpy(array.dtype))

@@ -1,0 +1,79 @@
+"""Read the model that is to be explained, whatever form it comes in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from xai_onnx.errors import ModelFileError
+from xai_onnx.manifest import METADATA_KEY
+
+ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as it came: the graph, what messages call it, and the SHA-256 of its bytes."""
+
+    model: ir.Model
+    name: str
+    sha256: str
+
+
+def read(model: ModelLike) -> Source:
+    """Read and check a plain model.
+
+    Args:
+        model: path of an .onnx file (external data beside it), or a model in memory, which is
+            copied.
+
+    Raises:
+        ModelFileError: missing, not ONNX, truncated, refused by the ONNX checker, or already an
+            explained model.
+    """
+    if isinstance(model, ir.Model):
+        model = ir.serde.serialize_model(model)
+    if isinstance(model, onnx.ModelProto):
+        content = model.SerializeToString(deterministic=True)
+        name, folder, checked = "the model", None, content
+    else:
+        path = Path(model)
+        name, folder = str(path), path.parent
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelFileError(f"{path}: can't be read: {error.strerror or error}") from error
+        checked = content
+    proto = _parse(checked, name)
+    if any(entry.key == METADATA_KEY for entry in proto.metadata_props):
+        raise ModelFileError(f"{name}: is explained already; export from the plain model")
+    try:
+        # A path lets the checker find external data, and models beyond 2 GB.
+        onnx.checker.check_model(proto if folder is None else name)
+        graph = ir.serde.deserialize_model(proto)
+        if folder is not None:
+            ir.external_data.set_base_dir(graph.graph, folder)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelFileError(f"{name}: is not a valid ONNX model: {_first_line(error)}") from error
+    return Source(graph, name, hashlib.sha256(content).hexdigest())
+
+
+def _parse(content: bytes, name: str) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelFileError(f"{name}: is not an ONNX file, or is cut short") from error
+    if not proto.ir_version or not proto.graph.node:
+        raise ModelFileError(f"{name}: is not an ONNX file: there is no graph in it")
+    return proto
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -1,0 +1,165 @@
+"""What a rule sees (`Site`), and the table that it stands in (`VJP_RULES`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exporters import graph
+from exporters.builder import Ops
+from exporters.cotangent import Cotangent, axes_of_size_one, dense
+from exporters.probe import BATCH, Shape, Shapes
+from xai_onnx.errors import UnsupportedOperatorError
+
+RuleFunction = Callable[["Site", Cotangent], Sequence[Cotangent | None]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A gradient rule. A `sparse` one takes cotangents as they are stored, others dense ones."""
+
+    function: RuleFunction
+    sparse: bool
+
+
+VJP_RULES: dict[str, Rule] = {}
+
+
+def vjp(*op_types: str, sparse: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+    """Enter a rule for `op_types` into `VJP_RULES`; a second rule for one is an error."""
+
+    def enter(function: RuleFunction) -> RuleFunction:
+        for op_type in op_types:
+            if op_type in VJP_RULES:
+                raise ValueError(f"two gradient rules for {op_type!r}")
+            VJP_RULES[op_type] = Rule(function, sparse)
+        return function
+
+    return enter
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node of the walk, and all that its rule may ask about it."""
+
+    node: ir.Node
+    op: Ops
+    shapes: Shapes
+    on_path: set[ir.Value]
+
+    def input(self, index: int) -> ir.Value:
+        """Input `index`, which must be there."""
+        value = self.node.inputs[index]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> ir.Value:
+        """The node's first output."""
+        return self.node.outputs[0]
+
+    def on(self, index: int) -> bool:
+        """Whether the gradient flows on to input `index`."""
+        return self.node.inputs[index] in self.on_path
+
+    def shape(self, value: ir.Value) -> Shape:
+        """The value's shape, as measured."""
+        if value in self.shapes:
+            return self.shapes[value]
+        array = graph.constant(value)
+        if array is not None:
+            return tuple(array.shape)
+        assert value.shape is not None
+        return tuple(d if isinstance(d, int) else "free" for d in value.shape.dims)
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """The node's attribute `name`."""
+        found = self.node.attributes.get(name)
+        return default if found is None else found.value
+
+    def given(self, index: int) -> NDArray[Any] | None:
+        """The content of input `index` known at build time; ``None`` where it is left out.
+
+        Raises:
+            UnsupportedOperatorError: it is there but only known at run time.
+        """
+        if index >= len(self.node.inputs) or self.node.inputs[index] is None:
+            return None
+        content = graph.constant(self.node.inputs[index])
+        if content is None:
+            raise self.unsupported(f"with input {index} computed at run time")
+        return content
+
+    def scalar(self, content: float) -> ir.Value:
+        """A constant of the output's float type."""
+        assert self.output.dtype is not None
+        return self.op.constant(content, self.output.dtype)
+
+    def unsupported(self, form: str) -> UnsupportedOperatorError:
+        """The error for a form of the operator that its rule doesn't cover."""
+        return UnsupportedOperatorError(
+            f"the gradient rule for {self.node.op_type!r} (node {self.node.name!r}) doesn't cover "
+            f"it {form}; choose a later target layer, or see exporters/vjp_rules"
+        )
+
+    def dense(self, g: Cotangent) -> Cotangent:
+        """The output's cotangent with every axis at its full size."""
+        return dense(self.op, g, self.output)
+
+    def pointwise(
+        self, g: Cotangent, function: Callable[..., ir.Value], *residuals: ir.Value
+    ) -> Cotangent:
+        """The cotangent ``function(g, *residuals)`` of an operator that works element by element.
+
+        Residuals broadcast against the operator's output. Where the cotangent is one-hot, they are
+        first reduced to the entry that counts, so that the function works on a fraction of them.
+        """
+        op = self.op
+        chosen: list[tuple[ir.Value, Shape]] = []
+        for residual in residuals:
+            shape = self.shape(residual)
+            if g.one_hot is None or g.one_hot.axis in axes_of_size_one(shape, g.rank):
+                chosen.append((residual, shape))
+                continue
+            picked = self._pick(g, residual, shape)
+            if picked is None:
+                return self.pointwise(self.dense(g), function, *residuals)
+            chosen.append((picked, tuple(1 if a == g.one_hot.axis else n for a, n in _axes(shape))))
+        constant = g.constant
+        for _, shape in chosen:
+            constant &= axes_of_size_one(shape, g.rank)
+        value = function(g.value, *(residual for residual, _ in chosen))
+        return Cotangent(value, g.shape, constant, g.one_hot)
+
+    def _pick(self, g: Cotangent, residual: ir.Value, shape: Shape) -> ir.Value | None:
+        """The residual's entry at the one-hot index, [K, B, ...]; ``None`` if that's not possible."""
+        assert g.one_hot is not None
+        op, axis, rank = self.op, g.one_hot.axis, len(shape)
+        if shape[0] == BATCH and rank == g.rank:
+            front = [0, rank + axis, *(a for a in range(1, rank) if a != rank + axis)]
+            by_class = op.transpose(residual, front)
+            indices = op.unsqueeze(g.one_hot.by_image, [-1])
+            picked = op.GatherND(by_class, indices, batch_dims=1)  # [B, K, ...]
+            picked = op.transpose(picked, [1, 0, *range(2, rank)])
+            return op.unsqueeze(picked, [g.rank + axis + 1])
+        if all(isinstance(size, int) for size in shape) and (rank < g.rank or shape[0] == 1):
+            front = [rank + axis, *(a for a in range(rank) if a != rank + axis)]
+            picked = op.Gather(op.transpose(residual, front), g.one_hot.index, axis=0)
+            rest = [1 if a == axis else n for a, n in _axes(shape)][-(g.rank - 1) :]
+            padding = [1] * (g.rank - 1 - len(rest))
+            return op.Reshape(picked, op.constant([0, 0, *padding, *rest]))  # type: ignore[no-any-return]
+        return None
+
+
+def _axes(shape: Shape) -> list[tuple[int, Any]]:
+    return list(zip(range(-len(shape), 0), shape, strict=True))
+
+
+def as_array(value: NDArray[np.generic] | None, default: Sequence[int]) -> list[int]:
+    """Axes or sizes given as an input, as a list."""
+    return list(default) if value is None else [int(x) for x in value.reshape(-1)]
