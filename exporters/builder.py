@@ -34,7 +34,7 @@ class Ops:
         if not op_type[0].isupper():
             raise AttributeError(op_type)
 
-        def emit(*inputs: ir.Value | NDArray[np.generic] | None, **attributes: Any) -> Any:
+        def emit(*inputs: ir.Value | None, **attributes: Any) -> Any:
             return self._node(op_type, inputs, attributes)
 
         return emit
@@ -106,7 +106,7 @@ class Ops:
         attributes: dict[str, Any],
     ) -> Any:
         count = attributes.pop("_outputs", 1)
-        given = [x for x in inputs]
+        given = list(inputs)
         key = (op_type, tuple(map(id, given)), repr(sorted(attributes.items())))
         if count == 1 and key in self._emitted:
             return self._emitted[key]

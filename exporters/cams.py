@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from exporters.builder import Ops
 from exporters.cotangent import Cotangent
-from exporters.probe import BATCH, Shape
+from exporters.probe import Shape
 
 CamFunction = Callable[[Ops, ir.Value, Shape, Cotangent], ir.Value]
 
@@ -61,6 +61,3 @@ def _maps(op: Ops, flat: ir.Value, a: ir.Value, shape: Shape) -> ir.Value:
         return op.Reshape(flat, op.constant([0, 0, height, width]))  # type: ignore[no-any-return]
     size = op.Concat(op.constant([0, 0]), op.Shape(a, start=2), axis=0)
     return op.Reshape(flat, size)  # type: ignore[no-any-return]
-
-
-_ = BATCH

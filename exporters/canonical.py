@@ -56,7 +56,10 @@ def _lift(model: ir.Model, name: str) -> ir.Model:
     for value in weights.values():
         assert value.name is not None
         assert value.const_value is not None
-        value.shape, value.dtype = ir.Shape(value.const_value.shape.dims), value.const_value.dtype
+        value.shape, value.dtype = (
+            ir.Shape(value.const_value.numpy().shape),
+            value.const_value.dtype,
+        )
         model.graph.initializers.pop(value.name)
         model.graph.inputs.append(value)
     try:

@@ -59,9 +59,7 @@ class Cotangent:
 
 def axes_of_size_one(shape: Shape, rank: int) -> frozenset[int]:
     """Axes, out of `rank`, along which a tensor of `shape` is broadcast or has size 1."""
-    return frozenset(
-        axis for axis in range(-rank, 0) if axis < -len(shape) or shape[axis] == 1
-    )
+    return frozenset(axis for axis in range(-rank, 0) if axis < -len(shape) or shape[axis] == 1)
 
 
 def dimension(op: Ops, like: ir.Value, shape: Shape, axis: int, dtype: ir.DataType) -> ir.Value:
@@ -179,8 +177,7 @@ def total(op: Ops, g: Cotangent, axes: Iterable[int], like: ir.Value) -> Cotange
     if stored:
         value = op.ReduceSum(value, op.constant(sorted(stored)), keepdims=1)
     shape = tuple(
-        1 if axis in axes else size
-        for axis, size in zip(range(-g.rank, 0), g.shape, strict=True)
+        1 if axis in axes else size for axis, size in zip(range(-g.rank, 0), g.shape, strict=True)
     )
     return Cotangent(value, shape, g.constant | axes, one_hot)
 

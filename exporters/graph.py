@@ -87,17 +87,26 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
-def _evaluate(node: ir.Node, inputs: Iterable[NDArray[np.generic] | None]) -> list[NDArray[np.generic]]:
+def _evaluate(
+    node: ir.Node, inputs: Iterable[NDArray[np.generic] | None]
+) -> list[NDArray[np.generic]]:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
     assert node.graph is not None
-    given = {item.name: array for item, array in zip(node.inputs, inputs, strict=True) if item}
+    given = {
+        str(item.name): array
+        for item, array in zip(node.inputs, inputs, strict=True)
+        if item is not None and array is not None
+    }
     proto = ir.serde.serialize_node(node)
     graph = onnx.helper.make_graph(
         [proto],
         "constant",
-        [onnx.helper.make_tensor_value_info(name, _onnx_type(array), array.shape) for name, array in given.items()],
+        [
+            onnx.helper.make_tensor_value_info(name, _onnx_type(array), array.shape)
+            for name, array in given.items()
+        ],
         [onnx.ValueInfoProto(name=name) for name in proto.output if name],
     )
     version = node.version or node.graph.opset_imports.get("", 18)

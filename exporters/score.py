@@ -29,7 +29,7 @@ class Score:
         num_classes: N.
         output: the model output that ranks the classes, also [B, N] but for axes of size 1.
         output_axis: its class axis, counted from the end.
-        activation: the function from `value` to `output`, or ``None`` if they are the same.
+        activation: the recognised function that ends in `output`, or ``None``.
     """
 
     value: ir.Value
@@ -61,7 +61,8 @@ def find(outputs: Sequence[ir.Value], shapes: Shapes, wanted: str, name: str) ->
             "with one output of scores"
         )
     output = found[0]
-    value, activation = (output, None) if wanted == "output" else _before_activation(output, shapes)
+    logits, activation = _before_activation(output, shapes)
+    value = output if wanted == "output" else logits
     axis, output_axis = class_axis(shapes[value]), class_axis(shapes[output])
     assert axis is not None
     assert output_axis is not None
@@ -71,7 +72,7 @@ def find(outputs: Sequence[ir.Value], shapes: Shapes, wanted: str, name: str) ->
 
 
 def class_axis(shape: Shape) -> int | None:
-    """The axis of [B, N] that holds the classes, other axes but the first of size 1, or ``None``."""
+    """The class axis of [B, N], further axes of size 1 allowed; ``None`` if there is none."""
     if len(shape) < 2 or not all(isinstance(size, int) for size in shape[1:]):
         return None
     larger = [axis for axis in range(1 - len(shape), 0) if shape[axis] != 1]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
 from xai_onnx.errors import ModelFileError
 from xai_onnx.manifest import METADATA_KEY
@@ -68,7 +67,9 @@ def _parse(content: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
-    except DecodeError as error:
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # protobuf's, which has no typed import
+            raise
         raise ModelFileError(f"{name}: is not an ONNX file, or is cut short") from error
     if not proto.ir_version or not proto.graph.node:
         raise ModelFileError(f"{name}: is not an ONNX file: there is no graph in it")

@@ -36,6 +36,10 @@ class TargetError(XaiOnnxError, ValueError):
     """The class to explain doesn't exist."""
 
 
+class MethodError(XaiOnnxError, ValueError):
+    """The method of explanation doesn't exist, or isn't the one that the file was made for."""
+
+
 class PreprocessError(XaiOnnxError, ValueError):
     """The preprocessing is unknown or its description is malformed."""
 

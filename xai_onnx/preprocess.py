@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xai_onnx.errors import ImageError
 from xai_onnx.recipe import Preprocess
@@ -76,16 +76,18 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             return np.asarray(_to_rgb(ImageOps.exif_transpose(picture), where, picture.format))
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(f"{where}: no such file; give the path of a picture") from None
-    except Image.UnidentifiedImageError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise ImageError(
+            f"{where}: can't be opened: {error.strerror}; give the path of a picture"
+        ) from error
+    except UnidentifiedImageError:
         raise ImageError(
             f"{where}: not a picture; give a file in one of {', '.join(FORMATS)}"
         ) from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{where}: too large: {error} Give a smaller picture") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, zlib.error ...
-        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        reason = " ".join(str(error).split())
         raise ImageError(
             f"{where}: can't be read, perhaps it is truncated: {reason}; get a whole copy of it"
         ) from error

@@ -33,6 +33,7 @@ METHOD_NAMES = {"gradcam": "Grad-CAM"}
 
 FIGURE_OPACITY = 0.6
 UNSEEN_BRIGHTNESS = 0.35
+COLORS_USED = (20, 228)  # of the 256 in cv2.COLORMAP_TURBO: both of its ends are nearly black
 LONGEST, SHORTEST = 512, 336  # limits of a panel's longer side, pixels
 NARROWEST = 256  # a column at least, so that captions fit
 COLUMNS = 4  # panels in a row at most
@@ -50,8 +51,8 @@ def overlay(
 ) -> NDArray[np.uint8]:
     """Lay a saliency map over the part of a picture that the model saw, and dim the rest.
 
-    The colour's opacity grows from 0 at saliency 0, so that the photo stays visible where the
-    map is cold.
+    The colour's opacity is ``opacity * sqrt(saliency)``, so that the photo stays visible where the
+    map is cold. The photo itself is muted towards grey by ``sqrt(opacity)``.
 
     Args:
         image: uint8 RGB, [H0, W0, 3].
@@ -68,9 +69,10 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity must be between 0 and 1, not {opacity}")
     left, top, right, bottom = _whole(box, image)
-    result = np.rint(image * np.float32(UNSEEN_BRIGHTNESS)).astype(np.uint8)
+    dimmed: NDArray[np.uint8] = np.rint(np.arange(256) * UNSEEN_BRIGHTNESS).astype(np.uint8)
+    result = dimmed[image]
     size = (right - left, bottom - top)
-    resized = cv2.resize(saliency_map, size, interpolation=cv2.INTER_LINEAR)
+    resized = np.asarray(cv2.resize(saliency_map, size, interpolation=cv2.INTER_LINEAR), np.float32)
     result[top:bottom, left:right] = _blend(image[top:bottom, left:right], resized, opacity)
     return result
 
@@ -79,24 +81,22 @@ def picture(explanations: Sequence[Explanation]) -> NDArray[np.uint8]:
     """Draw one figure for one picture and the classes explained of it.
 
     Args:
-        explanations: one or more, all of the same picture.
+        explanations: one or more, which share one `image` array, method and target layer.
 
     Returns:
         uint8 RGB, [height, width, 3].
 
     Raises:
         ImageError: a ready tensor was explained, so the picture isn't known.
-        ValueError: no explanation, or explanations of several pictures.
+        ValueError: no explanation, or explanations that differ in picture, method or layer.
     """
-    if not explanations or any(e.image is not explanations[0].image for e in explanations):
-        raise ValueError("a figure takes one or more explanations of one and the same picture")
+    if len({(id(e.image), e.box, e.method, e.target_layer) for e in explanations}) != 1:
+        raise ValueError("a figure takes explanations of one picture, by one method, at one layer")
     image, _, box = explanations[0].drawn()
     photo, box = _panel_size(image, box)
     outlined = _outlined(photo, box)
-    is_crop = outlined is not photo
-    height, width = image.shape[:2]
-    seen = "framed: what the model sees" if is_crop else "the model sees all of it"
-    panels = [(outlined, f"photo, {width} × {height}", seen)]
+    seen = "the model sees all of it" if outlined is photo else "framed: what the model sees"
+    panels = [(outlined, f"photo, {image.shape[1]} x {image.shape[0]}", seen)]
     for explanation in explanations:
         drawn = overlay(photo, explanation.saliency_map, box, FIGURE_OPACITY)
         panels.append((drawn, explanation.title, _figures(explanation)))
@@ -130,13 +130,16 @@ def _whole(box: Box, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 def _blend(
     image: NDArray[np.uint8], saliency: NDArray[np.float32], opacity: float
 ) -> NDArray[np.uint8]:
-    levels = np.rint(saliency * 255).astype(np.uint8)
+    """Colours over a muted photo: left at full colour, a red cup would pass for a hot region."""
+    hot = np.clip(saliency, 0, 1)
+    coldest, hottest = COLORS_USED
+    levels = np.rint(coldest + (hottest - coldest) * hot).astype(np.uint8)
     colors = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    alpha = (opacity * np.sqrt(saliency))[..., None]
-    blended: NDArray[np.uint8] = np.rint(image + alpha * (colors - image.astype(np.float32))).astype(
-        np.uint8
-    )
-    return blended
+    photo = image.astype(np.float32)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    photo += np.float32(np.sqrt(opacity)) * (grey - photo)
+    photo += (np.float32(opacity) * np.sqrt(hot))[..., None] * (colors - photo)
+    return np.rint(photo).astype(np.uint8)
 
 
 def _panel_size(image: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Box]:
@@ -174,7 +177,7 @@ def _figures(explanation: Explanation) -> str:
     if explanation.empty:
         none_positive = explanation.cam.max() <= 0
         parts.append("no positive evidence" if none_positive else "the same everywhere")
-    return "    ".join(parts)
+    return ", ".join(parts)
 
 
 def _figure(panels: Sequence[tuple[NDArray[np.uint8], str, str]], footer: str) -> NDArray[np.uint8]:
@@ -182,7 +185,9 @@ def _figure(panels: Sequence[tuple[NDArray[np.uint8], str, str]], footer: str) -
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)
     column, row = max(width, NARROWEST) + MARGIN, height + CAPTION_HEIGHT + MARGIN
-    canvas = Image.new("RGB", (columns * column + MARGIN, rows * row + MARGIN + FOOTER_HEIGHT), PAPER)
+    canvas = Image.new(
+        "RGB", (columns * column + MARGIN, rows * row + MARGIN + FOOTER_HEIGHT), PAPER
+    )
     draw = ImageDraw.Draw(canvas)
     for i, (panel, title, text) in enumerate(panels):
         x, y = MARGIN + i % columns * column, MARGIN + i // columns * row
@@ -220,8 +225,9 @@ def _write(
 ) -> None:
     """One line of text, shortened with an ellipsis to `room` pixels."""
     font = _font(size)
-    line = " ".join(text.split("\n"))
+    line = " ".join(text.split())
     if font.getlength(line) > room:
+        line = line[: int(room)]  # no letter is narrower than a pixel
         while line and font.getlength(line + "…") > room:
             line = line[:-1]
         line = line.rstrip() + "…"
@@ -229,7 +235,5 @@ def _write(
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from exporters.cotangent import Cotangent, dense, k_into_batch, k_out_of_batch
+from exporters.cotangent import Cotangent, k_into_batch, k_out_of_batch
 from exporters.vjp_rules.registry import Site, vjp
 from exporters.vjp_rules.windows import Window, scatter_windows, window_of
 
 
 @vjp("Gemm", sparse=True)
 def gemm(site: Site, g: Cotangent) -> list[Cotangent | None]:
-    """Y = alpha A' B' + beta C, primes transposing on demand; dA' = alpha G B'^T, dB' = alpha A'^T G.
+    """Y = alpha A' B' + beta C; dA' = alpha G B'^T, dB' = alpha A'^T G, dC = beta G.
+
+    A' and B' are A and B, transposed where the attributes say so.
 
     With constant B and a one-hot G this is one row of B: nothing is multiplied.
     """
@@ -103,4 +105,3 @@ def _row(site: Site, g: Cotangent, weight: ir.Value, class_axis: int) -> ir.Valu
 
 def _transposed(site: Site, matrix: ir.Value, rank: int = 2) -> ir.Value:
     return site.op.transpose(matrix, [*range(rank - 2), rank - 1, rank - 2])
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from exporters.cotangent import Cotangent, dense
+from exporters.cotangent import Cotangent
 from exporters.vjp_rules.registry import Site, vjp
 
 

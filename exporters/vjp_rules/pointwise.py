@@ -129,7 +129,7 @@ def hard_sigmoid(site: Site, g: Cotangent) -> list[Cotangent]:
 
 @vjp("HardSwish", sparse=True)
 def hard_swish(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = x min(max(x + 3, 0), 6) / 6; dx = g s, s = 0 for x <= -3, 1 for x >= 3, else x/3 + 1/2."""
+    """y = x min(max(x + 3, 0), 6) / 6; dx = g s, s = 0 up to -3, 1 from 3 on, else x/3 + 1/2."""
     op = site.op
 
     def rule(g: ir.Value, x: ir.Value) -> ir.Value:

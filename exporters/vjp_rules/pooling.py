@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exporters import ort
-from exporters.cotangent import Cotangent, dense, k_into_batch, k_out_of_batch, sizes
+from exporters.cotangent import Cotangent, k_into_batch, k_out_of_batch, sizes
 from exporters.vjp_rules.reduction import spread_mean
 from exporters.vjp_rules.registry import Site, vjp
 from exporters.vjp_rules.windows import Window, ones, scatter_windows, window_of
@@ -53,7 +53,9 @@ def max_pool(site: Site, g: Cotangent) -> list[Cotangent]:
     count, k = op.Size(positions), op.Shape(g.value, start=0, end=1)
     one = op.constant([1])
     flat = op.Concat(k, op.Reshape(count, one), axis=0)
-    positions = op.Expand(op.Reshape(positions, op.Concat(one, op.Reshape(count, one), axis=0)), flat)
+    positions = op.Expand(
+        op.Reshape(positions, op.Concat(one, op.Reshape(count, one), axis=0)), flat
+    )
     zeros = op.Expand(site.scalar(0.0), op.Concat(k, op.Reshape(op.Size(x), one), axis=0))
     spread = op.ScatterElements(
         zeros, positions, op.Reshape(g.value, flat), axis=1, reduction="add"

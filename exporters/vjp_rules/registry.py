@@ -119,7 +119,6 @@ class Site:
         Residuals broadcast against the operator's output. Where the cotangent is one-hot, they are
         first reduced to the entry that counts, so that the function works on a fraction of them.
         """
-        op = self.op
         chosen: list[tuple[ir.Value, Shape]] = []
         for residual in residuals:
             shape = self.shape(residual)
@@ -137,7 +136,7 @@ class Site:
         return Cotangent(value, g.shape, constant, g.one_hot)
 
     def _pick(self, g: Cotangent, residual: ir.Value, shape: Shape) -> ir.Value | None:
-        """The residual's entry at the one-hot index, [K, B, ...]; ``None`` if that's not possible."""
+        """The residual at the one-hot index, [K, B, ...]; ``None`` where that's not possible."""
         assert g.one_hot is not None
         op, axis, rank = self.op, g.one_hot.axis, len(shape)
         if shape[0] == BATCH and rank == g.rank:

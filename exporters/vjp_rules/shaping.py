@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporters.cotangent import Cotangent, dense, reshaped, transposed
+from exporters.cotangent import Cotangent, reshaped, transposed
 from exporters.vjp_rules.registry import Site, as_array, vjp
 
 
@@ -42,16 +42,12 @@ def concat(site: Site, g: Cotangent) -> list[Cotangent | None]:
     return [
         replace(
             g,
-            value=op.Slice(
-                g.value, op.constant([start]), op.constant([end]), op.constant([axis])
-            ),
+            value=op.Slice(g.value, op.constant([start]), op.constant([end]), op.constant([axis])),
             shape=shape,
         )
         if site.on(index)
         else None
-        for index, (start, end, shape) in enumerate(
-            zip([0, *ends[:-1]], ends, shapes, strict=True)
-        )
+        for index, (start, end, shape) in enumerate(zip([0, *ends[:-1]], ends, shapes, strict=True))
     ]
 
 
