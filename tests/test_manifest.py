@@ -12,7 +12,7 @@ MANIFEST = Manifest(
     target_layer="/features/conv/Relu_output_0",
     score="logits",
     score_output="probabilities",
-    score_activation="softmax",
+    output_activation="softmax",
     targets="class_index",
     top_k=None,
     input="image",
@@ -38,7 +38,7 @@ def read(data):
     "manifest",
     [
         MANIFEST,
-        replace(MANIFEST, labels=(), preprocess=None, saliency_map=None, score_activation=None),
+        replace(MANIFEST, labels=(), preprocess=None, saliency_map=None, output_activation=None),
         replace(MANIFEST, targets="predicted", top_k=3, class_index=None),
     ],
 )

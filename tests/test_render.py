@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -73,6 +74,21 @@ class TestOverlay:
         photo = np.random.default_rng(0).integers(0, 256, (30, 40, 1), np.uint8).repeat(3, axis=2)
         result = render.overlay(photo, np.zeros((8, 8), np.float32), (0, 0, 40, 30), 0.7)
         np.testing.assert_array_equal(result, photo)
+
+    @pytest.mark.parametrize("saliency", [0.04, 0.25, 0.81, 1.0])
+    def test_the_colours_opacity_is_the_saliencys_square_root(self, saliency):
+        constant = np.full((8, 8), saliency, np.float32)
+        result = render.overlay(grey(8, 8), constant, (0, 0, 8, 8), 0.5)
+        level = np.full((1, 1), round(20 + 208 * saliency), np.uint8)
+        color = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[0, 0, ::-1].astype(float)
+        expected = 128 + 0.5 * saliency**0.5 * (color - 128)
+        assert np.abs(result - expected).max() <= 0.51
+
+    def test_the_photo_is_muted_by_the_opacitys_square_root(self):
+        photo = np.full((8, 8, 3), (200, 80, 20), np.uint8)
+        result = render.overlay(photo, np.zeros((8, 8), np.float32), (0, 0, 8, 8), 0.25)
+        luma = 0.299 * 200 + 0.587 * 80 + 0.114 * 20
+        assert np.abs(result - (photo + luma) / 2).max() <= 1
 
     def test_opacity_zero_is_the_photo(self):
         photo = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)

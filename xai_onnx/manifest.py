@@ -27,8 +27,8 @@ class Manifest:
         target_layer: ONNX value whose activations are explained, [B, C, h, w].
         score: ONNX value that was differentiated, [B, N].
         score_output: model output, [B, N], in which the classes are read and ranked.
-        output_activation: the function, ``"softmax"``, ``"log_softmax"`` or ``"sigmoid"``, that ends
-            in `score_output`; ``None`` where the model ends in logits.
+        output_activation: the function, ``"softmax"``, ``"log_softmax"`` or ``"sigmoid"``, that
+            ends in `score_output`; ``None`` where the model ends in logits.
         targets: ``"class_index"`` (the classes are an input) or ``"predicted"`` (the file explains
             the `top_k` highest scores).
         top_k: classes an image explained by a file with ``targets="predicted"``; else ``None``.

@@ -45,4 +45,4 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         reason = error.strerror or error
         raise OutputFileError(f"{final}: can't be written: {reason}") from error
     finally:
-        pass
+        temporary.unlink(missing_ok=True)

@@ -72,7 +72,6 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             if pixels > MAX_PIXELS:
                 size = f"{picture.width}x{picture.height} pixels, more than {MAX_PIXELS:,}"
                 raise ImageError(f"{where}: too large: {size}; give a smaller picture")
-            picture.load()
             return np.asarray(_to_rgb(ImageOps.exif_transpose(picture), where, picture.format))
     except ImageError:
         raise

@@ -1,0 +1,82 @@
+"""Which classes to explain: from what a caller asks for to the rows of ``class_index``."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xai_onnx.errors import TargetError
+from xai_onnx.manifest import Manifest
+
+PREDICTED = -1
+
+
+def several(manifest: Manifest, target: Any) -> bool:
+    """Whether a list of classes is explained for each picture, rather than one."""
+    if manifest.class_index is None:
+        return (manifest.top_k or 1) > 1
+    return target is not None and not isinstance(target, int | str | np.integer)
+
+
+def class_rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[np.int64]:
+    """The classes to explain, [B, K], with -1 for the predicted class.
+
+    Args:
+        manifest: of the model; its labels give names a meaning.
+        target: ``None``, an index, a label, a list of those, or an integer array [B, K].
+        pictures: B.
+
+    Raises:
+        TargetError: a class that doesn't exist, or any class if the file chooses them itself.
+    """
+    if manifest.class_index is None:
+        if target is not None:
+            raise TargetError(
+                "the file was exported with targets='predicted' and explains no class of your "
+                "choice; export it with targets='class_index'"
+            )
+        return np.zeros((pictures, 0), np.int64)
+    if isinstance(target, np.ndarray) and target.ndim == 2:
+        rows = target
+        if len(rows) != pictures:
+            raise TargetError(
+                f"targets of shape {list(rows.shape)} don't fit {pictures} pictures; the shape is "
+                "[pictures, classes]"
+            )
+    else:
+        asked = list(target) if several(manifest, target) else [target]
+        rows = np.tile([_index(manifest, item) for item in asked], (pictures, 1))
+    if rows.size and not np.issubdtype(rows.dtype, np.integer):
+        raise TargetError(f"a class is a whole number or a label, not {rows.dtype}")
+    wrong = rows[(rows < PREDICTED) | (rows >= manifest.num_classes)]
+    if wrong.size:
+        raise TargetError(
+            f"there is no class {int(wrong.flat[0])}; the model has classes 0 to "
+            f"{manifest.num_classes - 1}, and -1 stands for the predicted one"
+        )
+    return rows.astype(np.int64)
+
+
+def _index(manifest: Manifest, target: Any) -> int:
+    if target is None:
+        return PREDICTED
+    if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        return int(target)
+    if not isinstance(target, str):
+        raise TargetError(f"a class is an index or a label, not {target!r}")
+    found = [index for index, label in enumerate(manifest.labels) if label == target]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise TargetError(f"classes {found} are all called {target!r}; give the index")
+    if not manifest.labels:
+        raise TargetError(
+            f"the file holds no labels, so there is no class {target!r}; give an index, or export "
+            "it with labels"
+        )
+    close = difflib.get_close_matches(target, manifest.labels, n=3)
+    hint = f"did you mean {', '.join(map(repr, close))}?" if close else "give an index"
+    raise TargetError(f"there is no class {target!r}; {hint}")
