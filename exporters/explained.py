@@ -20,6 +20,7 @@ from exporters.cams import CAM_METHODS
 from exporters.classifier import Classifier
 from exporters.cotangent import Cotangent, OneHot, dense
 from exporters.gradient import vjp
+from exporters.image_input import ImageInput
 from exporters.probe import Shapes
 from exporters.score import Score
 from exporters.source import ModelLike
@@ -62,7 +63,7 @@ def build(
 
     main = classifier.model.graph
     op = Ops({str(v.name) for v in _all_values(main)} | {str(node.name) for node in main})
-    class_index, chosen = _targets(op, scored, targets, top_k)
+    class_index, chosen = _targets(op, classifier, targets, top_k)
     g = vjp(
         op,
         classifier.model,
@@ -86,7 +87,7 @@ def build(
             image.value,
             spatial=(height_axis, height_axis + 1),
         )
-    activations = _finish(op, classifier, layer, class_index, outputs)
+    activations = _finish(op, classifier, layer, class_index, top_k, outputs)
     manifest = Manifest(
         method=method,
         target_layer=source_name,
@@ -136,16 +137,21 @@ def read_labels(
     return tuple(labels)
 
 
-def _targets(op: Ops, scored: Score, targets: str, top_k: int) -> tuple[ir.Value | None, ir.Value]:
+def _targets(
+    op: Ops, classifier: Classifier, targets: str, top_k: int
+) -> tuple[ir.Value | None, ir.Value]:
     """The `class_index` input, if there is to be one, and the classes to explain, [B, K]."""
-    scores = scored.output
-    others = [a for a in range(1, _rank(scores)) if a - _rank(scores) != scored.output_axis]
+    scored = classifier.score
+    scores, rank = scored.output, len(classifier.shapes[scored.output])
+    others = [axis for axis in range(1, rank) if axis - rank != scored.output_axis]
     if targets == "predicted":
         flat = op.squeeze(scores, others)  # [B, N]
         _, best = op.TopK(flat, op.constant([top_k]), axis=-1, _outputs=2)
         return None, best
     class_index = ir.Value(
-        name=op.unique("class_index"), shape=ir.Shape([_batch(scores), "K"]), type=_INT64
+        name=op.unique("class_index"),
+        shape=ir.Shape([_batch(classifier.image), "K"]),
+        type=ir.TensorType(ir.DataType.INT64),
     )
     predicted = op.ArgMax(scores, axis=scored.output_axis, keepdims=1)
     predicted = op.squeeze(predicted, others)
@@ -167,6 +173,7 @@ def _finish(
     classifier: Classifier,
     layer: TargetLayer,
     class_index: ir.Value | None,
+    top_k: int,
     outputs: dict[str, ir.Value],
 ) -> str:
     """Put what was emitted into the graph, declare inputs and outputs; the activations' name."""
@@ -178,7 +185,7 @@ def _finish(
     main.extend(op.nodes)
     if class_index is not None:
         main.inputs.append(class_index)
-    batch = _batch(classifier.score.output)
+    batch = _batch(classifier.image)
     if not layer.value.is_graph_output():
         layer.value.name = op.unique("activations")
         layer.value.shape = ir.Shape([batch, *_symbols(layer.shape[1:], "h w")])
@@ -188,7 +195,7 @@ def _finish(
         "cam": _symbols(layer.shape[2:], "h w"),
         "saliency_map": [image.height or "H", image.width or "W"],
     }
-    k = "K" if class_index is not None else None
+    k = "K" if class_index is not None else top_k
     for name, value in outputs.items():
         value.name = op.unique(name)
         value.dtype = ir.DataType.FLOAT
@@ -197,26 +204,17 @@ def _finish(
     return str(layer.value.name)
 
 
-_INT64 = ir.TensorType(ir.DataType.INT64)
-
-
-def _symbols(shape: Sequence[int | str], names: str) -> list[int | str | None]:
+def _symbols(shape: Sequence[int | str], names: str) -> list[int | str]:
     letters = ["C", *names.split()][-len(shape) :]
-    return [
-        size if isinstance(size, int) else letter
-        for size, letter in zip(shape, letters, strict=True)
-    ]
+    both = zip(shape, letters, strict=True)
+    return [size if isinstance(size, int) else letter for size, letter in both]
 
 
-def _batch(value: ir.Value) -> int | str | None:
-    assert value.shape is not None
-    size = value.shape[0]
-    return size if isinstance(size, int) else size.value
-
-
-def _rank(value: ir.Value) -> int:
-    assert value.shape is not None
-    return len(value.shape)
+def _batch(image: ImageInput) -> int | str:
+    """The batch dimension as the model calls it."""
+    assert image.value.shape is not None
+    size = image.value.shape[0]
+    return image.batch or (None if isinstance(size, int) else size.value) or "batch"
 
 
 def _all_values(main: ir.Graph) -> list[ir.Value]:
