@@ -11,7 +11,7 @@ from exporters.source import ModelLike
 from xai_onnx.manifest import Manifest
 from xai_onnx.recipe import Preprocess
 
-__all__ = ["export_gradcam"]
+__all__ = ["explained_bytes", "export_gradcam"]
 
 
 def export_gradcam(
@@ -71,6 +71,16 @@ def export_gradcam(
     return manifest
 
 
-def explained_bytes(model: ModelLike, **options: str | None) -> bytes:
-    """The explained model in memory; the arguments are those of `export_gradcam`."""
-    return to_bytes(build(model, **options)[0])  # type: ignore[arg-type]
+def explained_bytes(
+    model: ModelLike,
+    *,
+    target_layer: str | None = None,
+    score: str = "logits",
+    preprocess: Preprocess | str | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+) -> bytes:
+    """The file that `export_gradcam` would write, in memory; for models of less than 2 GB."""
+    explained, _ = build(
+        model, target_layer=target_layer, score_at=score, preprocess=preprocess, labels=labels
+    )
+    return to_bytes(explained)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from exporters import canonical, graph, image_input, score, source, target_layer
+from exporters.gradient import without_rule
 from exporters.image_input import ImageInput
 from exporters.probe import Shapes, probe
 from exporters.score import Score
@@ -23,6 +24,7 @@ class Classifier:
             raise ScoreError(f"score {score_at!r} is none of {', '.join(SCORES)}")
         self.source: Source = source.read(model)
         self.name = self.source.name
+        self.opset = self.source.model.graph.opset_imports.get("", 1)
         self.model: ir.Model = canonical.canonicalise(self.source.model, self.name)
         self.image: ImageInput = image_input.find(self.model.graph, self.name)
         reached = graph.descendants(self.image.value)
@@ -39,6 +41,11 @@ class Classifier:
         if name is not None:
             return target_layer.by_name(self.model, name, self.score, self.shapes)
         return target_layer.find(self.model, self.image, self.score, self.shapes)
+
+    def operators_without_rule(self) -> list[str]:
+        """Types of the operators between image and score that can't be differentiated."""
+        nodes = without_rule(self.model, self.image.value, self.score.value)
+        return sorted({node.op_type for node in nodes})
 
     def candidates(self) -> list[TargetLayer]:
         """Every feature map that could be the target layer, in the order of the graph."""

@@ -1,4 +1,4 @@
-"""Open an ir.Model in ONNX Runtime at build time, as it is: no optimisation."""
+"""Open models in ONNX Runtime at build time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from xai_onnx.errors import DependencyError, ModelFileError
@@ -28,13 +29,39 @@ def fits_one_file(model: ir.Model) -> bool:
     return weight_bytes(model) < PROTOBUF_LIMIT - _ROOM
 
 
-def open_session(model: ir.Model, name: str) -> Any:
+def open_model(model: ir.Model, name: str) -> Any:
     """An `onnxruntime.InferenceSession` on the CPU, without graph optimisation.
 
     Raises:
         DependencyError: ONNX Runtime isn't installed.
         ModelFileError: ONNX Runtime refuses the model, called `name` in the message.
     """
+    if fits_one_file(model):
+        return _open(ir.serde.serialize_model(model).SerializeToString(), name, optimise=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        return _open(str(path), name, optimise=False)
+
+
+def open_file(path: Path, *, optimise: bool, proto: onnx.ModelProto | None = None) -> Any:
+    """A session of the file at `path`, or of `proto`, its content changed, in its place.
+
+    Raises:
+        DependencyError: ONNX Runtime isn't installed.
+        ModelFileError: ONNX Runtime refuses the model.
+    """
+    if proto is None:
+        return _open(str(path), str(path), optimise=optimise)
+    if not any(tensor.external_data for tensor in proto.graph.initializer):
+        return _open(proto.SerializeToString(), str(path), optimise=optimise)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".onnx") as beside:  # its weights
+        beside.write(proto.SerializeToString())
+        beside.flush()
+        return _open(beside.name, str(path), optimise=optimise)
+
+
+def _open(model: bytes | str, name: str, *, optimise: bool) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -42,17 +69,11 @@ def open_session(model: ir.Model, name: str) -> Any:
             "ONNX Runtime is not installed: pip install 'xai-onnx[cpu]' or 'xai-onnx[gpu]'"
         ) from error
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    providers = ["CPUExecutionProvider"]
     try:
-        if fits_one_file(model):
-            content = ir.serde.serialize_model(model).SerializeToString()
-            return onnxruntime.InferenceSession(content, options, providers=providers)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            ir.save(model, path, external_data="model.data")
-            return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(f"{name}: ONNX Runtime can't load it: {reason}") from error

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 
 from exporters.image_input import ImageInput
-from exporters.ort import open_session
+from exporters.ort import open_model
 from xai_onnx.errors import ModelFileError
 
 BATCH = "batch"  # a dimension that equals the batch size, free at run time
@@ -38,7 +38,7 @@ def probe(model: ir.Model, image: ImageInput, values: Iterable[ir.Value], name: 
         ModelFileError: ONNX Runtime can't load the model, or can't run it at two batch sizes.
     """
     wanted = {str(value.name): value for value in values}
-    session = open_session(_measuring(model, wanted), name)
+    session = open_model(_measuring(model, wanted), name)
     batches = (2, 3) if image.batch is None else (image.batch,)
     sizes = _SIZES if image.height is None or image.width is None else _SIZES[:1]
     runs: list[list[tuple[int, ...]]] = []

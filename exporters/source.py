@@ -40,16 +40,11 @@ def read(model: ModelLike) -> Source:
         model = ir.serde.serialize_model(model)
     if isinstance(model, onnx.ModelProto):
         content = model.SerializeToString(deterministic=True)
-        name, folder, checked = "the model", None, content
+        name, folder = "the model", None
     else:
         path = Path(model)
-        name, folder = str(path), path.parent
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelFileError(f"{path}: can't be read: {error.strerror or error}") from error
-        checked = content
-    proto = _parse(checked, name)
+        name, folder, content = str(path), path.parent, _read(path)
+    proto = _parse(content, name)
     if any(entry.key == METADATA_KEY for entry in proto.metadata_props):
         raise ModelFileError(f"{name}: is explained already; export from the plain model")
     try:
@@ -61,6 +56,22 @@ def read(model: ModelLike) -> Source:
     except (onnx.checker.ValidationError, ValueError, RuntimeError, KeyError) as error:
         raise ModelFileError(f"{name}: is not a valid ONNX model: {_first_line(error)}") from error
     return Source(graph, name, hashlib.sha256(content).hexdigest())
+
+
+def parse(path: Path) -> onnx.ModelProto:
+    """The file as it stands, explained or plain; its external data stays where it is.
+
+    Raises:
+        ModelFileError: missing, not ONNX, or cut short.
+    """
+    return _parse(_read(path), str(path))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path}: can't be read: {error.strerror or error}") from error
 
 
 def _parse(content: bytes, name: str) -> onnx.ModelProto:

@@ -99,7 +99,7 @@ def _pool_ones(site: Site, image: list[int]) -> NDArray[Any]:
     assert site.node.graph is not None
     opset = {"": site.node.graph.opset_imports[""]}
     graph = ir.Graph([x], [node.outputs[0]], nodes=[node], opset_imports=opset, name="count")
-    session = ort.open_session(ir.Model(graph, ir_version=10), "AveragePool")
+    session = ort.open_model(ir.Model(graph, ir_version=10), "AveragePool")
     result: NDArray[Any] = session.run(None, {"x": np.ones(shape, np.float32)})[0]
     return result.astype(np.float64)
 

@@ -1,0 +1,278 @@
+"""Check an explained file against the model that it was made from.
+
+Nothing here goes through the gradient rules: the reference is the original model, its tail run in
+float64 by onnx's reference evaluator and differentiated by central differences.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from exporters import graph, source
+from exporters.classifier import Classifier
+from exporters.ort import open_file
+from xai_onnx.errors import ManifestError, ModelFileError
+from xai_onnx.manifest import Manifest
+
+BATCH = 3
+DIRECTIONS = 4
+STEP = 1e-5  # relative to the activations; central differences in float64 err by its square
+
+# Why each tolerance: see the check that uses it.
+OUTPUTS, GRADIENT, CAM, SALIENCY, ONE_BY_ONE = 1e-6, 1e-4, 1e-5, 1e-5, 1e-5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: the largest error seen, and what is tolerated."""
+
+    name: str
+    error: float
+    tolerance: float
+    detail: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance (NaN is not)."""
+        return self.error <= self.tolerance
+
+
+def verify(
+    explained: str | os.PathLike[str],
+    original: str | os.PathLike[str],
+    progress: Callable[[], object] = lambda: None,
+) -> list[Check]:
+    """Compare `explained` with `original` on a random batch.
+
+    Args:
+        explained: path of the explained .onnx file.
+        original: path of the model that it was made from.
+        progress: called after each check.
+
+    Raises:
+        ManifestError: `explained` holds no manifest.
+        ModelFileError: one of them can't be read, or isn't made for the other.
+    """
+    bench = _Bench(Path(explained), Path(original))
+    checks = []
+    for check in CHECKS:
+        checks.append(check(bench))
+        progress()
+    return checks
+
+
+class _Bench:
+    """Both models, opened, and what they say of one random batch."""
+
+    def __init__(self, explained: Path, original: Path) -> None:
+        self.plain = Classifier(original)
+        proto = source.parse(explained)
+        metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        manifest = Manifest.from_metadata(metadata, str(explained))
+        if manifest is None:
+            raise ManifestError(f"{explained}: holds no manifest; it is no explained model")
+        values = {str(v.name): v for n in self.plain.model.graph for v in n.outputs}
+        if not {manifest.target_layer, manifest.score} <= set(values):
+            raise ModelFileError(
+                f"{original}: has no {manifest.target_layer!r} or no {manifest.score!r}; "
+                f"{explained} was made from another model"
+            )
+        self.manifest = manifest
+        self.target, self.score = values[manifest.target_layer], values[manifest.score]
+        self.tensor = self.plain.image.noise(BATCH, (224, 224))
+        batch = len(self.tensor)
+        self.classes = np.random.default_rng(1).integers(0, manifest.num_classes, (batch, 2))
+        self.classes[:, 0] = -1
+        self.same_source = self.plain.source.sha256 == manifest.source_sha256
+        self._session = open_file(explained, optimise=True)
+        self._original = open_file(original, optimise=True)
+        self.names = [str(value.name) for value in self.plain.outputs]
+        self.original_outputs = self._original.run(self.names, {manifest.input: self.tensor})
+        proto.graph.output.append(onnx.ValueInfoProto(name=manifest.gradient))
+        self._open = open_file(explained, optimise=False, proto=proto)
+        wanted = [manifest.activations, manifest.gradient, manifest.cam]
+        self.activations, gradient, self.cam = self._open.run(wanted, self.feed(self.tensor))
+        k = self.cam.shape[1]
+        shape = (k, *self.activations.shape)
+        self.gradient: NDArray[np.float64] = np.broadcast_to(gradient, shape).astype(np.float64)
+
+    def feed(self, tensor: NDArray[Any], rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
+        """What the explained model takes, for the pictures `rows`."""
+        if self.manifest.class_index is None:
+            return {self.manifest.input: tensor}
+        return {self.manifest.input: tensor, self.manifest.class_index: self.classes[rows]}
+
+    def run(self, names: list[str], rows: slice = slice(None)) -> list[NDArray[Any]]:
+        """Outputs of the explained file, as users run it."""
+        outputs: list[NDArray[Any]] = self._session.run(names, self.feed(self.tensor[rows], rows))
+        return outputs
+
+    def chosen(self) -> NDArray[np.int64]:
+        """The classes that were explained, [B, K]."""
+        position = self.names.index(self.manifest.score_output)
+        scores = self.original_outputs[position].reshape(len(self.tensor), -1)
+        if self.manifest.top_k is not None:
+            return np.argsort(-scores, axis=1, kind="stable")[:, : self.manifest.top_k]
+        return np.where(self.classes < 0, scores.argmax(1)[:, None], self.classes)
+
+
+def _outputs(bench: _Bench) -> Check:
+    """The original outputs: bit-identical, unless ONNX Runtime fused other nodes (1e-6)."""
+    got = bench.run(bench.names)
+    pairs = list(zip(got, bench.original_outputs, strict=True))
+    identical = all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+    error = 0.0 if identical else max(_relative(a, b) for a, b in pairs)
+    detail = "bit-identical" if identical else "not bit-identical"
+    if not bench.same_source:
+        detail += "; the file was made from other bytes than this original"
+    return Check("original outputs", error, OUTPUTS, detail)
+
+
+def _gradient(bench: _Bench) -> Check:
+    """The gradient along random directions against central differences in float64.
+
+    The file's gradient is float32, so 1e-6 is its own error; the rest of the tolerance is for a
+    kink (ReLU, MaxPool) between the two points of a difference.
+    """
+    generator = np.random.default_rng(2)
+    base = bench.activations.astype(np.float64)
+    tail = _Tail(bench)
+    step = STEP * max(float(np.abs(base).max()), 1.0)
+    worst = 0.0
+    classes = bench.chosen()
+    for _ in range(DIRECTIONS):
+        direction = generator.standard_normal(base.shape)
+        if tail.has_max_pool:
+            direction *= base != 0  # windows of equal zeros have no gradient to compare with
+        difference = (tail(base + step * direction) - tail(base - step * direction)) / (2 * step)
+        for k in range(classes.shape[1]):
+            along = (bench.gradient[k] * direction).reshape(len(base), -1)
+            expected = np.take_along_axis(difference, classes[:, k : k + 1], axis=1)[:, 0]
+            size = np.sqrt((along**2).sum(1))  # what a sum of random signs comes to
+            error = np.abs(along.sum(1) - expected) / np.maximum(size, 1e-30)
+            worst = max(worst, float(error.max()))
+    detail = f"{DIRECTIONS} directions, {classes.size} classes, central differences in float64"
+    return Check("gradient", worst, GRADIENT, detail)
+
+
+def _cam(bench: _Bench) -> Check:
+    """The map against relu(sum_c mean(G_c) A_c) in float64; float32 sums err by about 1e-6."""
+    alpha = bench.gradient.mean(axis=(-2, -1))
+    expected = np.maximum(np.einsum("kbc,bchw->bkhw", alpha, bench.activations), 0)
+    scale = np.einsum("kbc,bchw->bkhw", np.abs(alpha), np.abs(bench.activations)).max()
+    error = float(np.abs(bench.cam - expected).max() / max(scale, 1e-30))
+    return Check("cam", error, CAM, "against NumPy in float64")
+
+
+def _saliency_map(bench: _Bench) -> Check:
+    """The map at image size against OpenCV's bilinear resize, min-max scaled."""
+    if bench.manifest.saliency_map is None:
+        return Check("saliency_map", 0.0, SALIENCY, "the file was made without it")
+    cams, maps = bench.run([bench.manifest.cam, bench.manifest.saliency_map])
+    worst = 0.0
+    for cam, got in zip(
+        cams.reshape(-1, *cams.shape[2:]), maps.reshape(-1, *maps.shape[2:]), strict=True
+    ):
+        spread = (cam - cam.min()).astype(np.float64)
+        large = cv2.resize(spread, got.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        span = large.max() - large.min()
+        expected = (large - large.min()) / span if cam.max() > cam.min() else np.zeros_like(large)
+        worst = max(worst, float(np.abs(got - expected).max()))
+    return Check("saliency_map", worst, SALIENCY, "against OpenCV in float64")
+
+
+def _one_by_one(bench: _Bench) -> Check:
+    """Pictures one by one give the maps of the batch; kernels differ by batch, hence no 0."""
+    if bench.plain.image.batch is not None:
+        return Check("one by one", 0.0, ONE_BY_ONE, "the model's batch size is fixed")
+    (together,) = bench.run([bench.manifest.cam])
+    alone = [bench.run([bench.manifest.cam], slice(i, i + 1))[0] for i in range(len(together))]
+    error = _relative(np.concatenate(alone), together)
+    return Check("one by one", error, ONE_BY_ONE, f"{len(together)} pictures")
+
+
+CHECKS = (_outputs, _gradient, _cam, _saliency_map, _one_by_one)
+
+
+def _relative(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """The largest difference, relative to the largest entry."""
+    if a.shape != b.shape:
+        return float("inf")
+    return float(np.abs(a - b).max(initial=0) / max(float(np.abs(b).max(initial=0)), 1e-30))
+
+
+class _Tail:
+    """The original model from target layer to score, in float64: [B, C, h, w] to [B, N]."""
+
+    def __init__(self, bench: _Bench) -> None:
+        on_path = graph.path(bench.target, bench.score)
+        behind = [
+            node
+            for node in bench.plain.model.graph
+            if any(v in on_path and v is not bench.target for v in node.outputs)
+        ]
+        self.has_max_pool = any(node.op_type == "MaxPool" for node in behind)
+        self._target = str(bench.target.name)
+        self._given: dict[str, NDArray[Any]] = {}
+        from_image: list[ir.Value] = []
+        for value in {v for node in behind for v in node.inputs if v is not None} - on_path:
+            content = graph.constant(value)
+            if content is None:
+                from_image.append(value)
+            else:
+                self._given[str(value.name)] = _double(content)
+        names = [str(value.name) for value in from_image]
+        for name, content in zip(names, _values(bench, names), strict=True):
+            self._given[name] = _double(content)
+        self._evaluator = _evaluator(bench, behind, [self._target, *self._given])
+
+    def __call__(self, activations: NDArray[np.float64]) -> NDArray[np.float64]:
+        feed = {self._target: activations, **self._given}
+        scores: NDArray[np.float64] = np.asarray(self._evaluator.run(None, feed)[0])
+        return scores.reshape(len(activations), -1)
+
+
+def _values(bench: _Bench, names: list[str]) -> list[NDArray[Any]]:
+    """Values of the original model for the batch."""
+    if not names:
+        return []
+    proto = ir.serde.serialize_model(bench.plain.model)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = open_file(Path(bench.plain.name), optimise=False, proto=proto)
+    values: list[NDArray[Any]] = session.run(names, {bench.manifest.input: bench.tensor})
+    return values
+
+
+def _evaluator(bench: _Bench, nodes: list[ir.Node], inputs: list[str]) -> Any:
+    from onnx.reference import ReferenceEvaluator
+
+    protos = [ir.serde.serialize_node(node) for node in nodes]
+    for proto in protos:
+        for attribute in proto.attribute:
+            if proto.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT:
+                attribute.i = int(ir.DataType.DOUBLE)
+    tail = onnx.helper.make_graph(
+        protos,
+        "tail",
+        [onnx.ValueInfoProto(name=name) for name in inputs],
+        [onnx.ValueInfoProto(name=bench.manifest.score)],
+    )
+    opset = onnx.helper.make_opsetid("", bench.plain.model.graph.opset_imports[""])
+    return ReferenceEvaluator(onnx.helper.make_model(tail, opset_imports=[opset]))
+
+
+_FLOAT = int(ir.DataType.FLOAT)
+
+
+def _double(content: NDArray[Any]) -> NDArray[Any]:
+    return content.astype(np.float64) if np.issubdtype(content.dtype, np.floating) else content

@@ -1,0 +1,50 @@
+"""The command ``xai-onnx``: one module for each sub-command.
+
+This package stands above both the run time and the exporters, and is the only part of `xai_onnx`
+that may import `exporters`. Every command exits with 0, with 1 if a check failed, or with 2 for bad
+usage or input, after one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from xai_onnx.cli import bench, demo, explain, export, inspect, verify
+from xai_onnx.errors import XaiOnnxError
+from xai_onnx.version import __version__
+
+COMMANDS = (demo, inspect, export, explain, verify, bench)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``xai-onnx`` with `argv`; returns the exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except XaiOnnxError as error:
+        message = " ".join(str(error).split())
+        print(f"xai-onnx {arguments.command}: error: {message}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print(f"xai-onnx {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xai-onnx",
+        description="Explains image classifiers where they run, out of the ONNX file itself.",
+    )
+    parser.add_argument("--version", action="version", version=f"xai-onnx {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

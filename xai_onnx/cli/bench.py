@@ -1,0 +1,99 @@
+"""``xai-onnx bench``: what explaining costs, against the plain model, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from xai_onnx.cli.output import add_json, add_provider, progress, say, table
+from xai_onnx.errors import InputShapeError
+
+
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser("bench", help="latency of the plain and the explained model")
+    parser.add_argument("model", metavar="MODEL", help="a plain classifier, .onnx")
+    parser.add_argument("--batch", default="1,8", metavar="N,...", help="batch sizes (1,8)")
+    parser.add_argument(
+        "--threads", default="0", metavar="N,...", help="threads of one operator (0: all cores)"
+    )
+    parser.add_argument("--rounds", type=int, default=12, help="blocks for each side (12)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="how long a block takes, about (0.3)"
+    )
+    add_provider(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure plain, its twin, explained and explained with K = 0, in blocks that take turns."""
+    from xai_onnx import measure
+    from xai_onnx.cli.sides import SIDES, Sides
+
+    batches = _numbers(arguments.batch, "--batch")
+    threads = _numbers(arguments.threads, "--threads", lowest=0)
+    if arguments.rounds < 2 or arguments.seconds <= 0:
+        raise InputShapeError("--rounds must be 2 or more, and --seconds above 0")
+    results = []
+    total = len(batches) * len(threads) * len(SIDES) * arguments.rounds
+    with progress(total, "block") as bar:
+        for count in threads:
+            sides = Sides(arguments.model, arguments.provider, count)
+            for batch in batches:
+                timed = sides.measure(batch, arguments.rounds, arguments.seconds, bar.update)
+                results.append({"batch": batch, "threads": count, "sides": _data(timed, batch)})
+    data = {"model": arguments.model, "environment": measure.environment(), "results": results}
+    say(arguments, data, _lines(data))
+    return 0
+
+
+def _numbers(text: str, option: str, lowest: int = 1) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < lowest:
+        raise InputShapeError(f"{option} {text!r}: must be whole numbers from {lowest} on, as 1,8")
+    return numbers
+
+
+def _data(timed: Mapping[str, Any], batch: int) -> dict[str, Any]:
+    data = {}
+    for name, latency in timed.items():
+        ratio, low, high = latency.ratio(timed["plain"])
+        data[name] = {
+            "median_ms": latency.median,
+            "p50_ms": latency.percentile(50),
+            "p95_ms": latency.percentile(95),
+            "p99_ms": latency.percentile(99),
+            "images_per_second": 1000 * batch / latency.median,
+            "ratio": ratio,
+            "ratio_quartiles": [low, high],
+            "samples": len(latency.samples),
+        }
+    return data
+
+
+def _lines(data: dict[str, Any]) -> list[str]:
+    lines = [", ".join(f"{key} {value}" for key, value in data["environment"].items())]
+    head = ["side", "p50 ms", "p95 ms", "p99 ms", "images/s", "/ plain", "quartiles", "samples"]
+    for result in data["results"]:
+        threads = result["threads"] or "all"
+        lines += ["", f"{data['model']}, batch {result['batch']}, threads {threads}"]
+        rows = [head]
+        for name, side in result["sides"].items():
+            low, high = side["ratio_quartiles"]
+            rows.append(
+                [
+                    name,
+                    *(f"{side[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
+                    f"{side['images_per_second']:.1f}",
+                    f"{side['ratio']:.3f}",
+                    f"{low:.3f}-{high:.3f}",
+                    str(side["samples"]),
+                ]
+            )
+        lines += table(rows)
+    return [*lines, "", "twin: a second session of the plain model, the noise floor of a ratio"]

@@ -1,0 +1,139 @@
+"""``xai-onnx explain``: pictures in, explained pictures out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xai_onnx.cli.output import add_export_options, add_json, add_provider, progress, say
+from xai_onnx.errors import MethodError, OutputFileError, TargetError
+
+if TYPE_CHECKING:
+    from xai_onnx.explanation import Explanation
+    from xai_onnx.model import Model
+
+
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "explain", help="explain pictures with an explained or a plain classifier"
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="explained .onnx, or a plain one, explained in memory"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="a picture for one IMAGE (.png, .jpg, .webp), else a folder",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--target",
+        action="append",
+        metavar="N|NAME",
+        help="class to explain, by index or label; repeat for several (default: the predicted)",
+    )
+    which.add_argument("--top-k", type=int, metavar="K", help="explain the K highest scores")
+    add_export_options(parser)
+    add_provider(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain every picture, write one figure for each."""
+    from xai_onnx import render
+
+    model = _open(arguments)
+    places = _places(arguments)
+    results: list[dict[str, Any]] = []
+    lines = []
+    with progress(len(places), "picture") as bar:
+        for image, place in places:
+            explanations = _explain(model, image, arguments)
+            render.save(render.picture(explanations), place)
+            found = [explanation.to_dict() for explanation in explanations]
+            results.append({"image": image, "picture": str(place), "explanations": found})
+            lines += [f"{place}  {_text(explanation)}" for explanation in explanations]
+            bar.update()
+    say(arguments, results, lines)
+    return 0
+
+
+def _open(arguments: argparse.Namespace) -> Model:
+    """The model, explained in memory if it is a plain one."""
+    from xai_onnx.model import Model
+    from xai_onnx.session import Session
+
+    session = Session(arguments.model, arguments.provider)
+    if session.manifest is None:
+        import exporters
+
+        explained = exporters.explained_bytes(
+            arguments.model,
+            target_layer=arguments.target_layer,
+            score=arguments.score,
+            preprocess=arguments.preprocess,
+            labels=arguments.labels,
+        )
+        return Model(Session(explained, arguments.provider))
+    for option in ("target_layer", "labels"):
+        if getattr(arguments, option) is not None:
+            raise MethodError(
+                f"{arguments.model}: is explained already, so --{option.replace('_', '-')} comes "
+                "too late; export it again with that option"
+            )
+    return Model(session, arguments.preprocess)
+
+
+def _explain(model: Model, image: str, arguments: argparse.Namespace) -> list[Explanation]:
+    target: list[int | str] | None = arguments.target and [_class(t) for t in arguments.target]
+    if arguments.top_k is not None:
+        scores = model.predict(image).scores
+        if not 1 <= arguments.top_k <= len(scores):
+            raise TargetError(f"--top-k {arguments.top_k}: the model has {len(scores)} classes")
+        target = [int(t) for t in np.argsort(-scores, kind="stable")[: arguments.top_k]]
+    found = model.explain(image, target)
+    return found if isinstance(found, list) else [found]
+
+
+def _class(text: str) -> int | str:
+    """A class as typed: an index, or a label."""
+    return int(text) if text.removeprefix("-").isdigit() else text
+
+
+def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Each image and the file that its figure goes to."""
+    from xai_onnx.render import FORMATS
+
+    output: Path = arguments.output
+    images: list[str] = arguments.images
+    if output.suffix.lower() in FORMATS:
+        if len(images) > 1:
+            raise OutputFileError(f"{output}: is one file for {len(images)} images; give a folder")
+        return [(images[0], output)]
+    places = [(image, output / f"{Path(image).stem}.png") for image in images]
+    names = [place for _, place in places]
+    twice = next((place for place in names if names.count(place) > 1), None)
+    if twice is not None:
+        raise OutputFileError(
+            f"{twice}: two of the images would be written there; explain them one by one"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputFileError(f"{output}: can't be made: {error.strerror}") from error
+    return places
+
+
+def _text(explanation: Explanation) -> str:
+    likely = "" if explanation.probability is None else f", {explanation.probability:.1%}"
+    where = "no positive evidence" if explanation.empty else f"peak at {explanation.peak}"
+    return f"{explanation.title}{likely}, score {explanation.score:.4g}, {where}"
