@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from xai_onnx.errors import ModelFileError
+from xai_onnx.errors import ModelFileError, reason
 
 LOWEST_OPSET = 18
 LOWEST_IR_VERSION = 8  # what opset 18 came with
@@ -69,7 +69,7 @@ def _lift(model: ir.Model, name: str) -> ir.Model:
     except (RuntimeError, onnx.version_converter.ConvertError) as error:
         raise ModelFileError(
             f"{name}: onnx can't convert it from opset {model.graph.opset_imports['']} to "
-            f"{LOWEST_OPSET}: {str(error).splitlines()[0]}; export it at opset {LOWEST_OPSET} or "
+            f"{LOWEST_OPSET}: {reason(error)}; export it at opset {LOWEST_OPSET} or "
             "later"
         ) from error
     result = ir.serde.deserialize_model(lifted)

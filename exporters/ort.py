@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from xai_onnx.errors import DependencyError, ModelFileError
+from xai_onnx.errors import DependencyError, ModelFileError, reason
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes; larger models keep their weights outside the .onnx
 _ROOM = 2**24  # bytes left to the graph itself
@@ -75,5 +75,4 @@ def _open(model: bytes | str, name: str, *, optimise: bool) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        reason = str(error).strip().splitlines()[0]
-        raise ModelFileError(f"{name}: ONNX Runtime can't load it: {reason}") from error
+        raise ModelFileError(f"{name}: ONNX Runtime can't load it: {reason(error)}") from error

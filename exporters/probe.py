@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from exporters.image_input import ImageInput
 from exporters.ort import open_model
-from xai_onnx.errors import ModelFileError
+from xai_onnx.errors import ModelFileError, reason
 
 BATCH = "batch"  # a dimension that equals the batch size, free at run time
 FREE = "free"  # any other dimension that is only known at run time
@@ -48,10 +48,9 @@ def probe(model: ir.Model, image: ImageInput, values: Iterable[ir.Value], name: 
         try:
             measured = session.run(None, feed)
         except Exception as error:  # onnxruntime's exceptions have no common base but this
-            reason = str(error).strip().splitlines()[0]
             raise ModelFileError(
-                f"{name}: can't run a batch of {batch} images of its own input shape: {reason}; "
-                "export it with a batch dimension that is free, or fixed throughout"
+                f"{name}: can't run a batch of {batch} images of its own input shape: "
+                f"{reason(error)}; export it with a batch dimension that is free, or fixed throughout"
             ) from error
         runs.append([tuple(int(d) for d in shape) for shape in measured])
     return {

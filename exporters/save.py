@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from exporters.ort import fits_one_file
-from xai_onnx.errors import ModelFileError, OutputFileError
+from xai_onnx.errors import ModelFileError, OutputFileError, reason
 from xai_onnx.output_file import replacing
 
 
@@ -49,8 +49,9 @@ def check(model: onnx.ModelProto | Path) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelFileError(f"the explained model fails the ONNX checker: {reason}") from error
+        raise ModelFileError(
+            f"the explained model fails the ONNX checker: {reason(error)}"
+        ) from error
 
 
 def _rename_weights(path: Path, old: str, new: str) -> None:

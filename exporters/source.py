@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from xai_onnx.errors import ModelFileError
+from xai_onnx.errors import ModelFileError, reason
 from xai_onnx.manifest import METADATA_KEY
 
 ModelLike = str | os.PathLike[str] | onnx.ModelProto | ir.Model
@@ -54,7 +54,7 @@ def read(model: ModelLike) -> Source:
         if folder is not None:
             ir.external_data.set_base_dir(graph.graph, folder)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelFileError(f"{name}: is not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelFileError(f"{name}: is not a valid ONNX model: {reason(error)}") from error
     return Source(graph, name, hashlib.sha256(content).hexdigest())
 
 
@@ -85,7 +85,3 @@ def _parse(content: bytes, name: str) -> onnx.ModelProto:
     if not proto.ir_version or not proto.graph.node:
         raise ModelFileError(f"{name}: is not an ONNX file: there is no graph in it")
     return proto
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -7,6 +7,15 @@ and what to do. The command line prints the line and exits with 2.
 
 from __future__ import annotations
 
+import re
+
+
+def reason(error: BaseException) -> str:
+    """What another library's error says, in one line, for use in a message of ours."""
+    lines = (line.strip() for line in str(error).splitlines())
+    first = next((line for line in lines if line), repr(error))
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
+
 
 class XaiOnnxError(Exception):
     """Base of every deliberate error of this package."""

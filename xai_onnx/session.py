@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xai_onnx import providers as execution
-from xai_onnx.errors import DependencyError, InputShapeError, ModelFileError
+from xai_onnx.errors import DependencyError, InputShapeError, ModelFileError, reason
 from xai_onnx.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(model, session_options, providers=asked)
         except Exception as error:  # onnxruntime's exceptions have no common base but this
-            reason = str(error).strip().splitlines()[0]
-            raise ModelFileError(f"{self.name}: is not a usable ONNX model: {reason}") from error
+            raise ModelFileError(
+                f"{self.name}: is not a usable ONNX model: {reason(error)}"
+            ) from error
         execution.check_in_use(asked, self._session.get_providers())
         self._bind = asked[0][0] != "CPUExecutionProvider"
         self.inputs: dict[str, Any] = {value.name: value for value in self._session.get_inputs()}
@@ -86,8 +87,9 @@ class Session:
             self._session.run_with_iobinding(binding)
             return list(binding.copy_outputs_to_cpu())
         except Exception as error:  # onnxruntime's exceptions have no common base but this
-            reason = str(error).strip().splitlines()[0]
-            raise InputShapeError(f"{self.name}: ONNX Runtime can't run it: {reason}") from error
+            raise InputShapeError(
+                f"{self.name}: ONNX Runtime can't run it: {reason(error)}"
+            ) from error
 
 
 def _onnxruntime() -> Any:

@@ -135,5 +135,6 @@ def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
 
 def _text(explanation: Explanation) -> str:
     likely = "" if explanation.probability is None else f", {explanation.probability:.1%}"
-    where = "no positive evidence" if explanation.empty else f"peak at {explanation.peak}"
+    peak = explanation.peak
+    where = "no positive evidence" if peak is None else f"peak at x {peak[0]:.0f}, y {peak[1]:.0f}"
     return f"{explanation.title}{likely}, score {explanation.score:.4g}, {where}"
