@@ -71,7 +71,7 @@ def conv(site: Site, g: Cotangent) -> list[Cotangent | None]:
     A one-hot G through a 1x1 convolution needs one row of W only.
     """
     op = site.op
-    if site.on(1) or (len(site.node.inputs) > 2 and site.on(2)):
+    if site.on(1) or site.on(2):
         raise site.unsupported("with weights that depend on the image")
     x, weight = site.input(0), site.input(1)
     shape = site.shape(x)

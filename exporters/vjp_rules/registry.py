@@ -65,7 +65,8 @@ class Site:
 
     def on(self, index: int) -> bool:
         """Whether the gradient flows on to input `index`."""
-        return self.node.inputs[index] in self.on_path
+        inputs = self.node.inputs
+        return index < len(inputs) and inputs[index] in self.on_path
 
     def shape(self, value: ir.Value) -> Shape:
         """The value's shape, as measured."""
