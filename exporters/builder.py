@@ -5,7 +5,7 @@ Arrays and numbers given as inputs become initializers, stored once each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,17 @@ class Ops:
         self._taken = taken
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._emitted: dict[tuple[Any, ...], ir.Value] = {}
+        self._inserted: dict[ir.Value, tuple[ir.Value, tuple[int, ...]]] = {}
+
+    def needed_for(self, values: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
+        """The recorded nodes and initializers that `values` depend on, in order."""
+        wanted = set(values)
+        nodes = []
+        for node in reversed(self.nodes):
+            if not wanted.isdisjoint(node.outputs):
+                nodes.append(node)
+                wanted.update(value for value in node.inputs if value is not None)
+        return nodes[::-1], [value for value in self.initializers if value in wanted]
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
@@ -66,9 +77,15 @@ class Ops:
         return self._constants[key]
 
     def scale(self, x: ir.Value, factor: ir.Value) -> ir.Value:
-        """x times a scalar; times one is left out, constants are multiplied here."""
+        """x times a scalar; times one is left out, constants are multiplied here.
+
+        Behind an Unsqueeze the product goes before it, so that a Squeeze that follows meets it.
+        """
         if is_ones(factor):
             return x
+        inserted = self._inserted.get(x)
+        if inserted is not None:
+            return self.unsqueeze(self.scale(inserted[0], factor), inserted[1])
         if x in self.initializers and factor in self.initializers:
             return self.constant(_array(x) * _array(factor), _dtype(x))
         return self.Mul(x, factor)  # type: ignore[no-any-return]
@@ -89,12 +106,17 @@ class Ops:
             return x
         if x in self.initializers:
             return self.constant(np.expand_dims(_array(x), tuple(axes)), _dtype(x))
-        return self.Unsqueeze(x, self.constant(list(axes)))  # type: ignore[no-any-return]
+        value: ir.Value = self.Unsqueeze(x, self.constant(list(axes)))
+        self._inserted[value] = (x, tuple(axes))
+        return value
 
     def squeeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """Remove axes of size 1; removing none is left out."""
+        """Remove axes of size 1; removing none, or those just inserted, is left out."""
         if not axes:
             return x
+        inserted = self._inserted.get(x)
+        if inserted is not None and inserted[1] == tuple(axes):
+            return inserted[0]
         if x in self.initializers:
             return self.constant(np.squeeze(_array(x), tuple(axes)), _dtype(x))
         return self.Squeeze(x, self.constant(list(axes)))  # type: ignore[no-any-return]

@@ -87,7 +87,7 @@ def build(
             image.value,
             spatial=(height_axis, height_axis + 1),
         )
-    activations = _finish(op, classifier, layer, class_index, top_k, outputs)
+    activations = _finish(op, classifier, layer, class_index, top_k, g.value, outputs)
     manifest = Manifest(
         method=method,
         target_layer=source_name,
@@ -174,15 +174,15 @@ def _finish(
     layer: TargetLayer,
     class_index: ir.Value | None,
     top_k: int,
+    gradient: ir.Value,
     outputs: dict[str, ir.Value],
 ) -> str:
     """Put what was emitted into the graph, declare inputs and outputs; the activations' name."""
     main = classifier.model.graph
-    used = {value for node in op.nodes for value in node.inputs}
-    for initializer in op.initializers:
-        if initializer in used:  # some were only folded into others
-            main.register_initializer(initializer)
-    main.extend(op.nodes)
+    nodes, initializers = op.needed_for([*outputs.values(), gradient])
+    for initializer in initializers:
+        main.register_initializer(initializer)
+    main.extend(nodes)
     if class_index is not None:
         main.inputs.append(class_index)
     batch = _batch(classifier.image)

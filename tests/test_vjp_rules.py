@@ -1,0 +1,290 @@
+"""Every gradient rule, against finite differences of the operator itself.
+
+The first oracle is <v, J^T u> = <J v, u>: J^T u comes from the rules, in float32, in ONNX Runtime
+as users run it; J v from central differences of onnx's reference evaluator, in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from emitted import append, content, parsed, placeholder, session, values
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from vjp_cases import DOUBLE, FLOAT, VJP_CASES, Case
+
+from exporters.builder import Ops
+from exporters.cotangent import Cotangent, OneHot, dense
+from exporters.gradient import vjp, without_rule
+from exporters.probe import BATCH, FREE, Shape, Shapes
+from exporters.vjp_rules import VJP_RULES
+from exporters.vjp_rules.registry import vjp as vjp_rule
+from xai_onnx.errors import TargetLayerError, UnsupportedOperatorError
+
+# Central differences in float64 err by step^2 and by 1e-16 / step, so by less than 1e-9; what is
+# left are the roundings of a few dozen float32 operations, 6e-8 each.
+STEP, TOLERANCE = 1e-6, 5e-6
+# Both sides of the comparison of a rule with itself are float32.
+SAME = 1e-6
+
+CASES = [
+    pytest.param(case, id=f"{op}: {case.name}") for op, cases in VJP_CASES.items() for case in cases
+]
+SMOOTH = [param for param in CASES if param.values[0].kink is None]
+KINKS = [param for param in CASES if param.values[0].kink is not None]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A cotangent of y as it is stored: facts about it, and `ones` where it is a bare constant."""
+
+    name: str
+    one_hot: int | None = None
+    constant: frozenset[int] = frozenset()
+    ones: bool = False
+
+    def stored(self, shape: tuple[int, ...]) -> list[int]:
+        """The sizes of what is stored for a value of `shape`."""
+        small = self.constant | {self.one_hot}
+        return [1 if axis in small else n for axis, n in zip(axes(shape), shape, strict=True)]
+
+
+def axes(shape: Shape) -> range:
+    return range(-len(shape), 0)
+
+
+def seeds(rank: int) -> Iterator[Seed]:
+    """One-hot and constant cotangents of a value with `rank` axes; the batch is never one-hot."""
+    for axis in range(-rank, 0):
+        yield Seed(f"constant along {axis}", constant=frozenset({axis}))
+    yield Seed("constant", constant=frozenset(range(-rank, 0)))
+    for axis in range(1 - rank, 0):
+        others = frozenset(range(1 - rank, 0)) - {axis}
+        yield Seed(f"one-hot along {axis}", axis)
+        yield Seed(f"one-hot along {axis}, else constant", axis, others)
+        yield Seed(f"one-hot along {axis}, one", axis, frozenset(), ones=True)
+
+
+class Bench:
+    """A case's model; the gradients of y by x for several cotangents of y are appended to it."""
+
+    def __init__(self, case: Case, *, static: bool) -> None:
+        self.case, self.static = case, static
+        self.rng = np.random.default_rng(0)
+        self.constants = {
+            name: self.rng.standard_normal(given).astype(np.float32)
+            if isinstance(given, tuple)
+            else given
+            for name, given in case.constants.items()
+        }
+        given = [*case.beside.items(), ("x", case.x)]
+        inputs = ", ".join(f"float[{self._dims(name, shape)}] {name}" for name, shape in given)
+        text = f"({inputs}) => (y) {{ {case.nodes} }}"
+        self.model = parsed(text, opset=case.opset, **self.constants)
+        self.plain = ir.serde.serialize_model(self.model)
+        self.values = values(self.model)
+        self.forward64 = in_float64(self.plain)
+        self.shapes = self._measured()
+        self.op = Ops(set(self.values))
+        self._outputs: dict[str, ir.Value] = {}
+
+    def _dims(self, name: str, shape: tuple[int, ...]) -> str:
+        if self.static:
+            return ", ".join(map(str, shape))
+        batch = [f"B{name}", *shape[1:]] if self.case.batch_free else [*shape]
+        return ", ".join(
+            f"free{axis}" if name == "x" and axis in self.case.free else str(size)
+            for axis, size in enumerate(batch)
+        )
+
+    def feed(self, batch: int | None = None, more: int = 0) -> dict[str, NDArray[np.float64]]:
+        """Inputs; `batch` images and `more` entries along free axes, where the case allows it."""
+        case = self.case
+        if batch is None or self.static or not case.batch_free:
+            batch = case.x[0]
+        shape = [batch, *case.x[1:]]
+        for axis in () if self.static else case.free:
+            shape[axis] += more
+        made = {n: self.rng.standard_normal((batch, *s[1:])) for n, s in case.beside.items()}
+        if case.at is not None and (batch, *case.x[1:]) == case.x:
+            return {**made, "x": np.array(case.at, np.float64).reshape(case.x)}
+        random = self.rng.standard_normal(shape)
+        # the points of the differences are those of float32, so that both sides start from one
+        return {n: a.astype(np.float32).astype(np.float64) for n, a in (made | {"x": random}).items()}
+
+    def _measured(self) -> Shapes:
+        """Shapes as `exporters.probe` notes them: of the values that depend on the inputs."""
+        names = [*self.case.beside, "x"]
+        names += [str(v.name) for node in self.model.graph for v in node.outputs]
+        runs = [self._sizes(names, batch, more) for batch, more in ((2, 0), (3, 0), (2, 3))]
+
+        def dim(seen: tuple[int, ...]) -> int | str:
+            if len(set(seen)) == 1:
+                return seen[0]
+            return BATCH if seen == (2, 3, 2) else FREE
+
+        return {
+            self.values[name]: tuple(dim(seen) for seen in zip(*shapes, strict=True))
+            for name, shapes in zip(names, zip(*runs, strict=True), strict=True)
+        }
+
+    def _sizes(self, names: list[str], batch: int, more: int) -> list[tuple[int, ...]]:
+        feed = self.feed(batch, more)
+        every = onnx.ModelProto()
+        every.CopyFrom(self.plain)
+        del every.graph.output[:]
+        every.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in feed)
+        single = {name: array.astype(np.float32) for name, array in feed.items()}
+        results = session(ir.serde.deserialize_model(every)).run(None, single)
+        found = single | dict(zip([n for n in names if n not in feed], results, strict=True))
+        return [tuple(int(size) for size in found[name].shape) for name in names]
+
+    def differentiate(self, name: str, cotangent: Cotangent) -> Cotangent:
+        """Append the gradient; the run gives it as `name`, spelled out."""
+        x, y = self.values["x"], self.values["y"]
+        gradient = vjp(self.op, self.model, x, y, cotangent, self.shapes)
+        assert gradient.shape == self.shapes[x]
+        self._outputs[name] = dense(self.op, gradient, x).value
+        return gradient
+
+    def dense_cotangent(self) -> Cotangent:
+        shape = self.shapes[self.values["y"]]
+        u = placeholder("u", ["Ku", *self._symbols(shape)])
+        self.model.graph.inputs.append(u)
+        return Cotangent(u, shape)
+
+    def stored_cotangent(self, name: str, seed: Seed) -> Cotangent:
+        """The cotangent that `seed` describes: fed as `name`, its index as `name`_index."""
+        shape = self.shapes[self.values["y"]]
+        if seed.ones:
+            value = self.op.constant(np.ones([1] * (len(shape) + 1)), ir.DataType.FLOAT)
+        else:
+            value = placeholder(name, ["K", *[None] * len(shape)])
+            self.model.graph.inputs.append(value)
+        one_hot = None
+        if seed.one_hot is not None:
+            index = placeholder(f"{name}_index", ["K", self._symbols(shape)[0]], ir.DataType.INT64)
+            self.model.graph.inputs.append(index)
+            one_hot = OneHot(seed.one_hot, index, self.op.transpose(index, [1, 0]))
+        return Cotangent(value, shape, seed.constant, one_hot)
+
+    def _symbols(self, shape: Shape) -> list[int | str]:
+        return [n if isinstance(n, int) else f"y{axis}" for axis, n in enumerate(shape)]
+
+    def finish(self) -> None:
+        append(self.op, self.model, {"y": self.values["y"], **self._outputs})
+        onnx.checker.check_model(ir.serde.serialize_model(self.model), full_check=True)
+        self.session = session(self.model)
+
+    def run(self, feed: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
+        feed = {n: a if a.dtype == np.int64 else a.astype(np.float32) for n, a in feed.items()}
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(None, feed), strict=True))
+
+
+def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """The same model in float64 throughout, in NumPy."""
+    twin = onnx.ModelProto()
+    twin.CopyFrom(model)
+    del twin.graph.value_info[:]
+    for value in (*twin.graph.input, *twin.graph.output):
+        value.type.tensor_type.elem_type = DOUBLE
+    for tensor in twin.graph.initializer:
+        if tensor.data_type == FLOAT:
+            array = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for node in twin.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast":
+                attribute.i = DOUBLE
+    return ReferenceEvaluator(twin)
+
+
+def largest(array: NDArray[np.floating]) -> float:
+    return float(np.abs(array).max(initial=0))
+
+
+def test_every_rule_has_cases_and_every_case_its_rule():
+    assert set(VJP_CASES) == set(VJP_RULES)
+    for op, cases in VJP_CASES.items():
+        assert len({case.name for case in cases}) == len(cases) > 0
+        for case in cases:
+            assert op in [n.op_type for n in parsed(f"(float[N] x) => (y) {{ {case.nodes} }}").graph]
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["free batch", "fixed batch"])
+@pytest.mark.parametrize("case", SMOOTH)
+def test_gradient_against_finite_differences(case, static):
+    bench = Bench(case, static=static)
+    bench.differentiate("gradient", bench.dense_cotangent())
+    bench.finish()
+    for k, batch, more in ((3, case.x[0], 0), (0, case.x[0], 0), (1, 1, 2), (2, 4, 1)):
+        feed = bench.feed(batch, more)
+        (y,) = bench.forward64.run(None, feed)
+        u = bench.rng.standard_normal((k, *y.shape))
+        results = bench.run({**feed, "u": u})
+        np.testing.assert_allclose(results["y"], y, rtol=1e-5, atol=1e-5)
+        gradient = results["gradient"]
+        assert gradient.shape == (k, *feed["x"].shape)
+        for _ in range(2):
+            v = bench.rng.standard_normal(feed["x"].shape)
+            ahead, behind = (
+                bench.forward64.run(None, feed | {"x": feed["x"] + sign * STEP * v})[0]
+                for sign in (1, -1)
+            )
+            along = (gradient * v).reshape(k, -1)
+            expected = (u * (ahead - behind) / (2 * STEP)).reshape(k, -1).sum(1)
+            scale = np.sqrt((along.astype(np.float64) ** 2).sum(1)) + 1e-3
+            assert largest((along.sum(1) - expected) / scale) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", KINKS)
+def test_gradient_at_a_kink_is_what_the_rule_says(case):
+    bench = Bench(case, static=False)
+    bench.differentiate("gradient", bench.dense_cotangent())
+    bench.finish()
+    feed = bench.feed()
+    (y,) = bench.forward64.run(None, feed)
+    gradient = bench.run({**feed, "u": np.ones((1, *y.shape))})["gradient"]
+    np.testing.assert_array_equal(gradient.reshape(-1), np.array(case.kink, np.float32))
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["free batch", "fixed batch"])
+@pytest.mark.parametrize("case", SMOOTH)
+def test_cotangents_stored_small_give_what_full_ones_give(case, static):
+    bench = Bench(case, static=static)
+    shape = bench.shapes[bench.values["y"]]
+    bench.differentiate("full", bench.dense_cotangent())
+    named = {f"seed{i}": seed for i, seed in enumerate(seeds(len(shape)))}
+    for name, seed in named.items():
+        bench.differentiate(f"{name}_gradient", bench.stored_cotangent(name, seed))
+    bench.finish()
+    for k, batch in ((2, case.x[0]), (0, 1), (3, 3)):
+        feed = bench.feed(batch)
+        sizes = np.shape(bench.forward64.run(None, feed)[0])
+        full = []
+        for name, seed in named.items():
+            stored = bench.rng.standard_normal((k, *seed.stored(sizes)))
+            if seed.ones:
+                stored = np.ones_like(stored)
+            else:
+                feed[name] = stored
+            u = np.broadcast_to(stored, (k, *sizes))
+            if seed.one_hot is not None:
+                count = sizes[seed.one_hot]
+                feed[f"{name}_index"] = bench.rng.integers(0, count, (k, sizes[0]))
+                chosen = feed[f"{name}_index"].reshape(k, sizes[0], *[1] * (len(sizes) - 1))
+                along = np.arange(count).reshape(-1, *[1] * (-seed.one_hot - 1))
+                u = np.where(along == chosen, u, 0)
+            full.append(u)
+        results = bench.run({**feed, "u": np.concatenate(full)})
+        for position, (name, seed) in enumerate(named.items()):
+            expected = results["full"][position * k : (position + 1) * k]
+            got = results[f"{name}_gradient"]
+            assert got.shape == expected.shape, seed.name
+            assert largest(got - expected) <= SAME * max(largest(expected), 1), seed.name
