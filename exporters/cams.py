@@ -11,7 +11,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from exporters.builder import Ops
-from exporters.cotangent import Cotangent
+from exporters.cotangent import Cotangent, dense
 from exporters.probe import Shape
 
 CamFunction = Callable[[Ops, ir.Value, Shape, Cotangent], ir.Value]
@@ -39,6 +39,8 @@ def gradcam(op: Ops, a: ir.Value, shape: Shape, g: Cotangent) -> ir.Value:
     second tensor of the size of A is made.
     """
     assert a.dtype is not None
+    if -3 in g.constant:
+        g = dense(op, g, a)
     spatial = [axis for axis in (-2, -1) if axis not in g.constant]
     alpha = op.ReduceMean(g.value, op.constant(spatial), keepdims=1) if spatial else g.value
     alpha = op.transpose(op.squeeze(alpha, [3, 4]), [1, 0, 2])  # [B, K, C]

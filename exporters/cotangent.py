@@ -116,7 +116,10 @@ def dense(op: Ops, g: Cotangent, like: ir.Value) -> Cotangent:
         assert like.dtype is not None
         axis = g.one_hot.axis
         depth = dimension(op, like, g.shape, axis, ir.DataType.INT64)
-        rows = op.OneHot(g.one_hot.index, depth, op.constant([0.0, 1.0], like.dtype))  # [K, B, N]
+        off_on = op.constant([0.0, 1.0], ir.DataType.FLOAT)  # ONNX Runtime has no other float
+        rows = op.OneHot(g.one_hot.index, depth, off_on)  # [K, B, N]
+        if like.dtype != ir.DataType.FLOAT:
+            rows = op.Cast(rows, to=int(like.dtype))
         between = [a for a in range(-g.rank + 1, 0) if a != axis]
         rows = op.unsqueeze(rows, [a + g.rank + 1 for a in between])
         value = op.times(value, rows)
@@ -160,6 +163,8 @@ def total(op: Ops, g: Cotangent, axes: Iterable[int], like: ir.Value) -> Cotange
     """Sum over `axes` (negative), which stay with size 1. `like`: the differentiated value."""
     assert like.dtype is not None
     axes = frozenset(axes)
+    if g.one_hot is not None and -g.rank in axes:  # its index is one for each image
+        g = dense(op, g, like)
     summed = g
     for axis in sorted(axes & g.constant):
         if g.shape[axis] != 1:
@@ -169,9 +174,9 @@ def total(op: Ops, g: Cotangent, axes: Iterable[int], like: ir.Value) -> Cotange
     value = summed.value
     if one_hot is not None and one_hot.axis in axes:
         stored -= {one_hot.axis}
-        if value in op.initializers:  # the index told K and B; from here the value must
-            ones = op.constant([1] * (g.rank - 1))
-            value = op.Expand(value, op.Concat(op.Shape(one_hot.index), ones, axis=0))
+        # The index told K and B; from here on the value must.
+        ones = op.constant([1] * (g.rank - 1))
+        value = op.Expand(value, op.Concat(op.Shape(one_hot.index), ones, axis=0))
         one_hot = None
     stored = frozenset(axis for axis in stored if g.shape[axis] != 1)
     if stored:
@@ -221,7 +226,8 @@ def reshaped(op: Ops, g: Cotangent, shape: Shape, like: ir.Value, source: ir.Val
     value = op.unsqueeze(value, [axis + len(shape) + 1 for axis in inserted])
     one_hot = g.one_hot
     if one_hot is not None:
-        if one_hot.axis not in moved:  # an axis of size 1 is one-hot in name only
+        # An axis of size 1 is one-hot in name only; and the index needs its images in front.
+        if one_hot.axis not in moved or g.shape[0] != shape[0]:
             g = dense(op, g, source)
             return reshaped(op, g, shape, like, source)
         one_hot = replace(one_hot, axis=moved[one_hot.axis])

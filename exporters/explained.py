@@ -25,8 +25,7 @@ from exporters.probe import Shapes
 from exporters.score import Score
 from exporters.source import ModelLike
 from exporters.target_layer import TargetLayer
-from xai_onnx import recipe
-from xai_onnx.errors import ManifestError, MethodError, TargetError
+from xai_onnx.errors import ManifestError, MethodError, TargetError, reason
 from xai_onnx.manifest import METADATA_KEY, Manifest
 from xai_onnx.recipe import Preprocess
 from xai_onnx.version import __version__
@@ -58,8 +57,8 @@ def build(
         raise TargetError(f"top_k={top_k}: the model has {scored.num_classes} classes")
     names = read_labels(labels, scored.num_classes)
     image = classifier.image
-    if isinstance(preprocess, str):
-        preprocess = recipe.parse(preprocess, image.layout, image.height, image.width)
+    if preprocess is not None:
+        preprocess = image.fitting(preprocess)
 
     main = classifier.model.graph
     op = Ops({str(v.name) for v in _all_values(main)} | {str(node.name) for node in main})
@@ -75,6 +74,8 @@ def build(
     if g.one_hot is not None:
         g = dense(op, g, layer.value)
     cam = CAM_METHODS[method](op, layer.value, layer.shape, g)
+    if layer.value.dtype != ir.DataType.FLOAT:
+        cam = op.Cast(cam, to=int(ir.DataType.FLOAT))
     height_axis = 2 if image.layout == "NCHW" else 1
     source_name = str(layer.value.name)
     outputs = {"cam": cam}
@@ -126,10 +127,13 @@ def read_labels(
     if isinstance(labels, str | os.PathLike):
         where = str(labels)
         try:
-            text = Path(labels).read_text(encoding="utf-8")
+            text = Path(labels).read_text(encoding="utf-8-sig")
             labels = json.loads(text) if text.lstrip()[:1] in "[{" else text.splitlines()
-        except (OSError, ValueError) as error:
-            raise ManifestError(f"{where}: can't be read as class names: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise ManifestError(
+                f"{where}: can't be read as class names: {reason(error)}; give a JSON list, or one "
+                "name a line"
+            ) from error
     if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
         raise ManifestError(f"{where}: must be a list of class names")
     if len(labels) != num_classes:

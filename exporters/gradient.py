@@ -57,8 +57,11 @@ def vjp(
         g = add(op, terms.pop(output), output)
         rule = VJP_RULES[node.op_type]
         gradients = rule.function(site, g if rule.sparse else site.dense(g))
-        for value, gradient in zip(node.inputs, gradients, strict=False):
-            if value in on_path and gradient is not None:
+        for index, value in enumerate(node.inputs):
+            if value in on_path:
+                gradient = gradients[index] if index < len(gradients) else None
+                if gradient is None:
+                    raise site.unsupported(f"with input {index} on the way to the target layer")
                 assert value is not None
                 reduced = unbroadcast(op, gradient, site.shape(value), output)
                 terms.setdefault(value, []).append(reduced)

@@ -73,6 +73,8 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
         return None
     if value.const_value is not None and not value.is_graph_input():
         return value.const_value.numpy()
+    if any(item.is_graph_input() for item in ancestors(value)):
+        return None
     node = value.producer()
     if node is None or node.domain != "" or node.op_type.startswith("Random"):
         return None

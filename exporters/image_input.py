@@ -8,7 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from xai_onnx import recipe
 from xai_onnx.errors import InputShapeError
+from xai_onnx.recipe import Preprocess
 
 CHANNELS = (1, 3, 4)
 
@@ -23,6 +25,18 @@ class ImageInput:
     channels: int
     height: int | None
     width: int | None
+
+    def fitting(self, preprocess: Preprocess | str) -> Preprocess:
+        """The recipe, or its text form, checked against this input (`xai_onnx.recipe.fitting`)."""
+        assert self.value.dtype is not None
+        return recipe.fitting(
+            preprocess,
+            self.layout,
+            self.channels,
+            self.height,
+            self.width,
+            whole=self.value.dtype.is_integer(),
+        )
 
     def noise(self, batch: int, size: tuple[int, int], seed: int = 0) -> NDArray[np.generic]:
         """A random batch that the model accepts, where its own sizes leave room for `size`."""

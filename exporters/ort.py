@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from xai_onnx.errors import DependencyError, ModelFileError, reason
 
@@ -59,6 +61,20 @@ def open_file(path: Path, *, optimise: bool, proto: onnx.ModelProto | None = Non
         beside.write(proto.SerializeToString())
         beside.flush()
         return _open(beside.name, str(path), optimise=optimise)
+
+
+def run(
+    session: Any, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]], name: str
+) -> list[NDArray[Any]]:
+    """Run a session of the model called `name` in messages.
+
+    Raises:
+        ModelFileError: it hasn't these inputs and outputs, or doesn't take the feed.
+    """
+    try:
+        return list(session.run(list(outputs), dict(feed)))
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        raise ModelFileError(f"{name}: ONNX Runtime can't run it: {reason(error)}") from error
 
 
 def _open(model: bytes | str, name: str, *, optimise: bool) -> Any:

@@ -49,8 +49,9 @@ def probe(model: ir.Model, image: ImageInput, values: Iterable[ir.Value], name: 
             measured = session.run(None, feed)
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             raise ModelFileError(
-                f"{name}: can't run a batch of {batch} images of its own input shape: "
-                f"{reason(error)}; export it with a batch dimension that is free, or fixed throughout"
+                f"{name}: can't run on an input of shape {list(feed[image.value.name].shape)}, "
+                f"which its own input allows: {reason(error)}; export it with a batch and an image "
+                "size that are free, or fixed, throughout"
             ) from error
         runs.append([tuple(int(d) for d in shape) for shape in measured])
     return {
@@ -73,6 +74,7 @@ def _measuring(model: ir.Model, wanted: Mapping[str, ir.Value]) -> ir.Model:
     clone = model.clone()
     by_name = {value.name: value for node in clone.graph for value in node.outputs}
     by_name.update({value.name: value for value in clone.graph.inputs})
+    by_name.update(clone.graph.initializers)
     clone.graph.outputs.clear()
     for index, name in enumerate(wanted):
         node = ir.Node("", "Shape", [by_name[name]], name=f"probe_{index}")

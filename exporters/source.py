@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from exporters.ort import fits_one_file
 from xai_onnx.errors import ModelFileError, reason
 from xai_onnx.manifest import METADATA_KEY
 
@@ -53,6 +54,8 @@ def read(model: ModelLike) -> Source:
         graph = ir.serde.deserialize_model(proto)
         if folder is not None:
             ir.external_data.set_base_dir(graph.graph, folder)
+            if fits_one_file(graph):
+                graph = ir.external_data.load_to_model(graph)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, KeyError) as error:
         raise ModelFileError(f"{name}: is not a valid ONNX model: {reason(error)}") from error
     return Source(graph, name, hashlib.sha256(content).hexdigest())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from exporters import graph, source
 from exporters.classifier import Classifier
-from exporters.ort import open_file
+from exporters.ort import open_file, run
 from xai_onnx.errors import ManifestError, ModelFileError
 from xai_onnx.manifest import Manifest
 
@@ -81,11 +81,21 @@ class _Bench:
         manifest = Manifest.from_metadata(metadata, str(explained))
         if manifest is None:
             raise ManifestError(f"{explained}: holds no manifest; it is no explained model")
+        inputs, outputs = proto.graph.input, [value.name for value in proto.graph.output]
+        manifest.check_names([value.name for value in inputs], outputs, str(explained))
         values = {str(v.name): v for n in self.plain.model.graph for v in n.outputs}
-        if not {manifest.target_layer, manifest.score} <= set(values):
+        self.names = [str(value.name) for value in self.plain.outputs]
+        has = {
+            manifest.target_layer: values,
+            manifest.score: values,
+            manifest.score_output: self.names,
+            manifest.input: [self.plain.image.value.name],
+        }
+        lacking = [name for name, present in has.items() if name not in present]
+        if lacking or not set(self.names) <= set(outputs):
             raise ModelFileError(
-                f"{original}: has no {manifest.target_layer!r} or no {manifest.score!r}; "
-                f"{explained} was made from another model"
+                f"{original}: {explained} was made from another model, whose inputs, outputs and "
+                f"layers have other names{': ' if lacking else ''}{', '.join(lacking)}"
             )
         self.manifest = manifest
         self.target, self.score = values[manifest.target_layer], values[manifest.score]
@@ -93,15 +103,17 @@ class _Bench:
         batch = len(self.tensor)
         self.classes = np.random.default_rng(1).integers(0, manifest.num_classes, (batch, 2))
         self.classes[:, 0] = -1
+        self._name = str(explained)
         self.same_source = self.plain.source.sha256 == manifest.source_sha256
         self._session = open_file(explained, optimise=True)
         self._original = open_file(original, optimise=True)
-        self.names = [str(value.name) for value in self.plain.outputs]
-        self.original_outputs = self._original.run(self.names, {manifest.input: self.tensor})
+        feed = {manifest.input: self.tensor}
+        self.original_outputs = run(self._original, self.names, feed, str(original))
         proto.graph.output.append(onnx.ValueInfoProto(name=manifest.gradient))
         self._open = open_file(explained, optimise=False, proto=proto)
         wanted = [manifest.activations, manifest.gradient, manifest.cam]
-        self.activations, gradient, self.cam = self._open.run(wanted, self.feed(self.tensor))
+        feed = self.feed(self.tensor)
+        self.activations, gradient, self.cam = run(self._open, wanted, feed, str(explained))
         k = self.cam.shape[1]
         shape = (k, *self.activations.shape)
         self.gradient: NDArray[np.float64] = np.broadcast_to(gradient, shape).astype(np.float64)
@@ -114,8 +126,7 @@ class _Bench:
 
     def run(self, names: list[str], rows: slice = slice(None)) -> list[NDArray[Any]]:
         """Outputs of the explained file, as users run it."""
-        outputs: list[NDArray[Any]] = self._session.run(names, self.feed(self.tensor[rows], rows))
-        return outputs
+        return run(self._session, names, self.feed(self.tensor[rows], rows), self._name)
 
     def chosen(self) -> NDArray[np.int64]:
         """The classes that were explained, [B, K]."""

@@ -40,8 +40,13 @@ def session(model: ir.Model) -> onnxruntime.InferenceSession:
     )
 
 
-def append(op: Ops, model: ir.Model, outputs: Mapping[str, ir.Value]) -> None:
-    """Put what was emitted at the end of the model; `outputs` are all that it gives."""
+def append(
+    op: Ops, model: ir.Model, outputs: Mapping[str, ir.Value], rank: Mapping[str, int] = {}
+) -> None:
+    """Put what was emitted at the end of the model; `outputs` are all that it gives.
+
+    The ONNX checker wants to know their type, so floats of this `rank`; ONNX Runtime doesn't.
+    """
     used = {value for node in op.nodes for value in node.inputs} | set(outputs.values())
     for initializer in op.initializers:
         if initializer in used:
@@ -51,6 +56,9 @@ def append(op: Ops, model: ir.Model, outputs: Mapping[str, ir.Value]) -> None:
     for name, value in outputs.items():
         copy = ir.Node("", "Identity", [value], name=f"{name}/node")
         copy.outputs[0].name = name
+        if name in rank:
+            copy.outputs[0].dtype = ir.DataType.FLOAT
+            copy.outputs[0].shape = ir.Shape([None] * rank[name])
         model.graph.append(copy)
         model.graph.outputs.append(copy.outputs[0])
 

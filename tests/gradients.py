@@ -26,3 +26,15 @@ def run_with_gradient(
     activations, gradient, cam = session.run(names, feed)
     full = (classes.shape[1], *activations.shape)
     return activations, np.broadcast_to(gradient, full), cam
+
+
+def relative_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference, relative to the largest entry."""
+    assert got.shape == expected.shape
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def cam_scale(activations: NDArray[np.float32], gradient: NDArray[np.float32]) -> float:
+    """The largest sum of absolute terms behind an entry of a CAM: what its rounding scales with."""
+    weights = np.abs(gradient.mean((-2, -1), dtype=np.float64))
+    return float(np.einsum("c,chw->hw", weights, np.abs(activations)).max())

@@ -571,6 +571,11 @@ def export(module: nn.Module, path: str | os.PathLike[str], example: Tensor, dyn
             )
 
 
+def value_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of all values that the ONNX file computes, in order."""
+    return [output for node in onnx.load(path).graph.node for output in node.output if output]
+
+
 def onnx_value(
     path: str | os.PathLike[str], image: Tensor, activations: NDArray[np.float32]
 ) -> str:
@@ -580,7 +585,7 @@ def onnx_value(
         LookupError: no float value comes within 1e-4 of them.
     """
     model = onnx.load(path)
-    names = [output for node in model.graph.node for output in node.output if output]
+    names = value_names(path)
     known = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
     options = onnxruntime.SessionOptions()

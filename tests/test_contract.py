@@ -113,9 +113,12 @@ def test_minus_one_is_the_predicted_class(file: File, images: Any) -> None:
 
 def test_the_saliency_map_is_the_scaled_cam(file: File, images: Any) -> None:
     got = file.run(images[:2], [[1, 2, 3], [4, 5, 6]])
-    for cam, saliency in zip(got["cam"].reshape(-1, *got["cam"].shape[2:]),
-                             got["saliency_map"].reshape(-1, 64, 64), strict=True):
-        twin = reference.min_max(reference.resize_bilinear(cam, 64, 64))
+    for cam, saliency in zip(
+        got["cam"].reshape(-1, *got["cam"].shape[2:]),
+        got["saliency_map"].reshape(-1, 64, 64),
+        strict=True,
+    ):
+        twin = reference.saliency_map(cam, 64, 64)
         assert np.abs(saliency - twin).max() <= TOLERANCE
         assert saliency.min() >= 0
         assert saliency.max() <= 1
@@ -135,7 +138,7 @@ def test_predicted_targets_need_no_input(file: File, images: Any, k: int) -> Non
 
 
 def test_a_class_beyond_the_last_is_an_error(file: File, images: Any) -> None:
-    with pytest.raises(Exception, match="(?i)indices|out of (bounds|range)|index"):
+    with pytest.raises(Exception, match=r"(?i)indices|out of (bounds|range)"):
         file.run(images[:1], [[10]])
 
 

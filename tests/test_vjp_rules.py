@@ -15,9 +15,11 @@ import onnx_ir as ir
 import pytest
 from emitted import append, content, parsed, placeholder, session, values
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 from onnx.reference import ReferenceEvaluator
 from vjp_cases import DOUBLE, FLOAT, VJP_CASES, Case
 
+from exporters import graph
 from exporters.builder import Ops
 from exporters.cotangent import Cotangent, OneHot, dense
 from exporters.gradient import vjp, without_rule
@@ -50,6 +52,8 @@ class Seed:
 
     def stored(self, shape: tuple[int, ...]) -> list[int]:
         """The sizes of what is stored for a value of `shape`."""
+        if self.ones:
+            return [1] * len(shape)
         small = self.constant | {self.one_hot}
         return [1 if axis in small else n for axis, n in zip(axes(shape), shape, strict=True)]
 
@@ -67,7 +71,7 @@ def seeds(rank: int) -> Iterator[Seed]:
         others = frozenset(range(1 - rank, 0)) - {axis}
         yield Seed(f"one-hot along {axis}", axis)
         yield Seed(f"one-hot along {axis}, else constant", axis, others)
-        yield Seed(f"one-hot along {axis}, one", axis, frozenset(), ones=True)
+        yield Seed(f"one-hot along {axis}, one", axis, others, ones=True)
 
 
 class Bench:
@@ -88,7 +92,7 @@ class Bench:
         self.model = parsed(text, opset=case.opset, **self.constants)
         self.plain = ir.serde.serialize_model(self.model)
         self.values = values(self.model)
-        self.forward64 = in_float64(self.plain)
+        self.forward64 = in_float64(self.plain, case.reference)
         self.shapes = self._measured()
         self.op = Ops(set(self.values))
         self._outputs: dict[str, ir.Value] = {}
@@ -115,12 +119,15 @@ class Bench:
             return {**made, "x": np.array(case.at, np.float64).reshape(case.x)}
         random = self.rng.standard_normal(shape)
         # the points of the differences are those of float32, so that both sides start from one
-        return {n: a.astype(np.float32).astype(np.float64) for n, a in (made | {"x": random}).items()}
+        return {
+            n: a.astype(np.float32).astype(np.float64) for n, a in (made | {"x": random}).items()
+        }
 
     def _measured(self) -> Shapes:
         """Shapes as `exporters.probe` notes them: of the values that depend on the inputs."""
-        names = [*self.case.beside, "x"]
-        names += [str(v.name) for node in self.model.graph for v in node.outputs]
+        inputs = [*self.case.beside, "x"]
+        reached = set().union(*(graph.descendants(self.values[name]) for name in inputs))
+        names = [name for name, value in self.values.items() if value in reached]
         runs = [self._sizes(names, batch, more) for batch, more in ((2, 0), (3, 0), (2, 3))]
 
         def dim(seen: tuple[int, ...]) -> int | str:
@@ -177,7 +184,9 @@ class Bench:
         return [n if isinstance(n, int) else f"y{axis}" for axis, n in enumerate(shape)]
 
     def finish(self) -> None:
-        append(self.op, self.model, {"y": self.values["y"], **self._outputs})
+        y, x = (len(self.shapes[self.values[name]]) for name in "yx")
+        rank = {"forward": y, **dict.fromkeys(self._outputs, x + 1)}
+        append(self.op, self.model, {"forward": self.values["y"], **self._outputs}, rank)
         onnx.checker.check_model(ir.serde.serialize_model(self.model), full_check=True)
         self.session = session(self.model)
 
@@ -187,8 +196,8 @@ class Bench:
         return dict(zip(names, self.session.run(None, feed), strict=True))
 
 
-def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
-    """The same model in float64 throughout, in NumPy."""
+def in_float64(model: onnx.ModelProto, reference: bool) -> ReferenceEvaluator | InferenceSession:
+    """The same model in float64 throughout."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
     del twin.graph.value_info[:]
@@ -202,7 +211,7 @@ def in_float64(model: onnx.ModelProto) -> ReferenceEvaluator:
         for attribute in node.attribute:
             if node.op_type == "Cast":
                 attribute.i = DOUBLE
-    return ReferenceEvaluator(twin)
+    return ReferenceEvaluator(twin) if reference else session(ir.serde.deserialize_model(twin))
 
 
 def largest(array: NDArray[np.floating]) -> float:
@@ -214,7 +223,9 @@ def test_every_rule_has_cases_and_every_case_its_rule():
     for op, cases in VJP_CASES.items():
         assert len({case.name for case in cases}) == len(cases) > 0
         for case in cases:
-            assert op in [n.op_type for n in parsed(f"(float[N] x) => (y) {{ {case.nodes} }}").graph]
+            assert op in [
+                n.op_type for n in parsed(f"(float[N] x) => (y) {{ {case.nodes} }}").graph
+            ]
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["free batch", "fixed batch"])
@@ -228,7 +239,7 @@ def test_gradient_against_finite_differences(case, static):
         (y,) = bench.forward64.run(None, feed)
         u = bench.rng.standard_normal((k, *y.shape))
         results = bench.run({**feed, "u": u})
-        np.testing.assert_allclose(results["y"], y, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(results["forward"], y, rtol=1e-5, atol=1e-5)
         gradient = results["gradient"]
         assert gradient.shape == (k, *feed["x"].shape)
         for _ in range(2):
@@ -237,10 +248,11 @@ def test_gradient_against_finite_differences(case, static):
                 bench.forward64.run(None, feed | {"x": feed["x"] + sign * STEP * v})[0]
                 for sign in (1, -1)
             )
-            along = (gradient * v).reshape(k, -1)
-            expected = (u * (ahead - behind) / (2 * STEP)).reshape(k, -1).sum(1)
-            scale = np.sqrt((along.astype(np.float64) ** 2).sum(1)) + 1e-3
-            assert largest((along.sum(1) - expected) / scale) <= TOLERANCE
+            along = gradient * v
+            rest = tuple(range(1, along.ndim))
+            expected = (u * (ahead - behind) / (2 * STEP)).sum(tuple(range(1, u.ndim)))
+            scale = np.sqrt((along**2).sum(rest)) + 1e-3
+            assert largest((along.sum(rest) - expected) / scale) <= TOLERANCE
 
 
 @pytest.mark.parametrize("case", KINKS)
@@ -288,3 +300,199 @@ def test_cotangents_stored_small_give_what_full_ones_give(case, static):
             got = results[f"{name}_gradient"]
             assert got.shape == expected.shape, seed.name
             assert largest(got - expected) <= SAME * max(largest(expected), 1), seed.name
+
+
+def noted_shapes(model: ir.Model) -> Shapes:
+    """Shapes as the model notes them: B is the batch, any other symbol a free size."""
+
+    def dim(size: int | ir.SymbolicDim) -> int | str:
+        return size if isinstance(size, int) else BATCH if size.value == "B" else FREE
+
+    shaped = [value for value in values(model).values() if value.shape is not None]
+    return {value: tuple(map(dim, value.shape)) for value in shaped}
+
+
+def gradient_of(text: str, **initializers: NDArray[np.generic]) -> Cotangent:
+    """The gradient of `y` by `x`, emitted but not run."""
+    model = parsed(text, **initializers)
+    known, shapes = values(model), noted_shapes(model)
+    op = Ops(set(known))
+    g = Cotangent(placeholder("u", [None]), shapes[known["y"]])
+    return vjp(op, model, known["x"], known["y"], g, shapes)
+
+
+WEIGHT = np.ones((4, 3, 3, 3), np.float32)
+VECTOR = np.ones(3, np.float32)
+BATCH_NORM = {"mean": VECTOR, "scale": VECTOR, "bias": VECTOR, "variance": VECTOR}
+FREE_IMAGE = "(float[B,3,h,w] x) => (float[B,c,i,j] y)"
+
+REFUSED = {
+    "Conv: weights on path": (
+        "(float[1,3,5,5] z, float[4,3,3,3] x) => (y) { y = Conv(z, x) }",
+        {},
+        "with weights that depend on the image",
+    ),
+    "Conv: bias on path": (
+        "(float[1,3,5,5] z, float[4] x) => (y) { y = Conv(z, w, x) }",
+        {"w": WEIGHT},
+        "with weights that depend on the image",
+    ),
+    "Conv: kernel of free size": (
+        "(float[4,3,k,k] z, float[B,3,5,5] x) => (float[B,4,i,j] y) { y = Conv(x, z) }",
+        {},
+        "with a kernel size that is only known at run time",
+    ),
+    "Conv: SAME of free size": (
+        FREE_IMAGE + ' { y = Conv<auto_pad="SAME_UPPER">(x, w) }',
+        {"w": WEIGHT},
+        "with auto_pad='SAME_UPPER' and an image size that is free",
+    ),
+    "MatMul: vector": (
+        "(float[B,3] x) => (y) { y = MatMul(x, c) }",
+        {"c": VECTOR},
+        "with a vector as operand",
+    ),
+    "BatchNormalization: training": (
+        "(float[B,3,2,2] x) => (y) "
+        "{ y, m, v = BatchNormalization<training_mode=1>(x, scale, bias, mean, variance) }",
+        BATCH_NORM,
+        "in training mode",
+    ),
+    "BatchNormalization: scale on path": (
+        "(float[B,3,2,2] z, float[3] x) => (y) "
+        "{ y = BatchNormalization(z, x, bias, mean, variance) }",
+        BATCH_NORM,
+        "with input 1 computed at run time",
+    ),
+    "BatchNormalization: bias on path": (
+        "(float[B,3,2,2] z, float[3] x) => (y) "
+        "{ y = BatchNormalization(z, scale, x, mean, variance) }",
+        BATCH_NORM,
+        "with input 2 on the way to the target layer",
+    ),
+    "AveragePool: padding of free size": (
+        FREE_IMAGE + " { y = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(x) }",
+        {},
+        "with padding and an image size that is free",
+    ),
+    "AveragePool: ceil_mode of free size": (
+        FREE_IMAGE + " { y = AveragePool<kernel_shape=[3, 3], ceil_mode=1>(x) }",
+        {},
+        "with padding and an image size that is free",
+    ),
+    "Clip: bound on path": (
+        "(float[B,3] z, float x) => (y) { y = Clip(z, x) }",
+        {},
+        "with input 1 computed at run time",
+    ),
+    "ReduceSum: axes at run time": (
+        "(float[B,3] x, int64[1] axes) => (float[B,1] y) { y = ReduceSum(x, axes) }",
+        {},
+        "with input 1 computed at run time",
+    ),
+    "Pad: reflect": (
+        '(float[B,3,4] x) => (y) { y = Pad<mode="reflect">(x, pads) }',
+        {"pads": np.array([0, 0, 1, 0, 0, 1])},
+        "with mode='reflect'",
+    ),
+    "Pad: value on path": (
+        "(float[B,3] z, float x) => (y) { y = Pad(z, pads, x) }",
+        {"pads": np.array([0, 1, 0, 1])},
+        "with input 2 on the way to the target layer",
+    ),
+    "Concat: along a free axis": (
+        "(float[B,3,h] x) => (float[B,3,i] y) { y = Concat<axis=2>(x, x) }",
+        {},
+        "along an axis whose size is only known at run time",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "initializers", "reason"), REFUSED.values(), ids=REFUSED)
+def test_refused_forms_say_which_and_what_to_do(text, initializers, reason):
+    op_type = parsed(text).graph[-1].op_type
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        gradient_of(text, **initializers)
+    assert str(caught.value) == (
+        f"the gradient rule for {op_type!r} (node None) doesn't cover it {reason}; "
+        "choose a later target layer, or see exporters/vjp_rules"
+    ) or str(caught.value) == (
+        f"the gradient rule for {op_type!r} (node '') doesn't cover it {reason}; "
+        "choose a later target layer, or see exporters/vjp_rules"
+    )
+
+
+def test_an_operator_without_rule_is_named():
+    text = "(float[B,3] x) => (y) { t = Relu(x)  e = Erf(t)  n = Neg(e)  y = Relu(n) }"
+    with pytest.raises(UnsupportedOperatorError, match=r"no gradient rule for 'Neg' .*'x'.*'y'"):
+        gradient_of(text)
+
+
+def test_without_rule_lists_the_last_first_and_only_what_lies_between():
+    model = parsed(
+        "(float[B,3] x) => (y, z) "
+        "{ s = Sin(x)  t = Relu(s)  e = Erf(t)  c = Cos(w)  n = Neg(e)  y = Mul(n, c)  z = Tan(e) }",
+        w=VECTOR,
+    )
+    known = values(model)
+    missing = without_rule(model, known["t"], known["y"])
+    assert [node.op_type for node in missing] == ["Neg", "Erf"]
+    assert without_rule(model, known["n"], known["y"]) == []
+
+
+def test_operators_of_other_domains_have_no_rule():
+    model = parsed("(float[B,3] x) => (y) { y = Relu(x) }")
+    model.graph[0].domain = "com.example"
+    known = values(model)
+    assert without_rule(model, known["x"], known["y"]) == [model.graph[0]]
+
+
+def test_second_outputs_have_no_rule():
+    model = parsed(
+        "(float[B,3,2,2] x) => (m) "
+        "{ y, m, v = BatchNormalization<training_mode=1>(x, scale, bias, mean, variance) }",
+        **BATCH_NORM,
+    )
+    known = values(model)
+    assert without_rule(model, known["x"], known["m"]) == [model.graph[0]]
+
+
+def test_no_path_to_the_score():
+    with pytest.raises(TargetLayerError, match="'x' does not reach the score 'y'"):
+        gradient_of("(float[B,3] x, float[B,3] z) => (y) { s = Sin(x)  y = Relu(z) }")
+
+
+def test_what_leads_elsewhere_or_comes_from_elsewhere_gets_no_node():
+    model = parsed(
+        "(float[B,3] x, float[B,3] z) => (y, other) "
+        "{ a = Sigmoid(x)  b = Sigmoid(z)  y = Mul(a, b)  other = Sigmoid(a) }"
+    )
+    known = values(model)
+    op = Ops(set(known))
+    g = Cotangent(placeholder("u", [None, None, 3]), (BATCH, 3))
+    vjp(op, model, known["x"], known["y"], g, noted_shapes(model))
+    assert [node.op_type for node in op.nodes] == ["Mul", "Sub", "Mul", "Mul"]
+
+
+def test_the_gradient_of_a_pooled_head_is_one_row_of_its_weights():
+    model = parsed(
+        "(float[B,3,7,7] x) => (y) { p = GlobalAveragePool(x)  f = Flatten(p)"
+        "  y = Gemm<transB=1>(f, w, b) }",
+        w=np.ones((5, 3), np.float32),
+        b=np.ones(5, np.float32),
+    )
+    known = values(model)
+    op = Ops(set(known))
+    index = placeholder("index", ["K", "B"], ir.DataType.INT64)
+    one = op.constant([[[1.0]]], ir.DataType.FLOAT)
+    seed = Cotangent(one, (BATCH, 5), one_hot=OneHot(-1, index, op.transpose(index, [1, 0])))
+    op.nodes.clear()
+    g = vjp(op, model, known["x"], known["y"], seed, noted_shapes(model))
+    assert [node.op_type for node in op.nodes] == ["Gather", "Unsqueeze", "Mul"]
+    assert g.constant == {-2, -1}
+    assert content(op.nodes[-1].inputs[1]) == pytest.approx(1 / 49)
+
+
+def test_a_second_rule_for_an_operator_is_an_error():
+    with pytest.raises(ValueError, match="two gradient rules for 'Relu'"):
+        vjp_rule("Relu")(lambda site, g: [g])

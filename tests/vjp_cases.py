@@ -27,6 +27,7 @@ class Case:
         free: axes of `x` behind the batch whose size is only known at run time.
         batch_free: whether the batch size may be free; some models fix it.
         opset: of the model.
+        reference: whether onnx's reference evaluator can run it; else ONNX Runtime in float64 does.
         at: the input where random numbers won't do, in the order of memory.
         kink: the gradient at `at` for a cotangent of ones, where there is no derivative.
     """
@@ -39,14 +40,17 @@ class Case:
     free: tuple[int, ...] = ()
     batch_free: bool = True
     opset: int = 18
+    reference: bool = True
     at: ArrayLike | None = None
     kink: ArrayLike | None = None
 
     @property
     def nodes(self) -> str:
         """The nodes, each with its result."""
-        return self.body if "=" in self.body.partition("(")[0].partition("<")[0] else (
-            f"y = {self.body}"
+        return (
+            self.body
+            if "=" in self.body.partition("(")[0].partition("<")[0]
+            else (f"y = {self.body}")
         )
 
 
@@ -89,8 +93,7 @@ POINTWISE = {
         Case("positions stretched", "Add(x, c)", (2, 3, 1, 5), {"c": (2, 3, 4, 5)},
              batch_free=False),
         Case("positions of free size stretched",
-             "m = ReduceMax(x, axes)  t = Mul(m, w)  y = Add(t, x)", IMAGE,
-             {"axes": ints(2, 3), "w": scalar(0)}, free=(2, 3)),
+             "p = GlobalAveragePool(x)  y = Add(p, x)", IMAGE, free=(2, 3)),
         Case("leading axes stretched", "Add(x, c)", (2, 5), {"c": (4, 3, 1, 5)}),
         Case("leading axes of free size stretched", "Add(x, c)", (2, 5), {"c": (4, 2, 1, 5)},
              batch_free=False),
@@ -114,6 +117,9 @@ POINTWISE = {
         Case("by a gate without channels", "Mul(x, z)", (2, 2, 5), beside={"z": (2, 5)},
              batch_free=False),
         Case("of maps of free size", "Mul(x, z)", IMAGE, beside={"z": (2, 3, 1, 1)}, free=(2, 3)),
+        Case("by a mask made of comparisons",
+             f"b = Greater(x, c)  m = Cast<to={FLOAT}>(b)  y = Mul(x, m)", IMAGE,
+             {"c": scalar(0.25)}),
         Case("squared", "Mul(x, x)", IMAGE),
         Case("squeeze and excite",
              "p = GlobalAveragePool(x)  s = Sigmoid(p)  y = Mul(x, s)", IMAGE),
@@ -283,8 +289,6 @@ LINEAR = {
              {"w": (3, 2, 3, 3)}),
         Case("pads beyond the kernel", "Conv<pads=[3, 3, 3, 3], strides=[2, 2]>(x, w)", IMAGE,
              {"w": (4, 3, 2, 2)}),
-        Case("negative end padding", "Conv<pads=[0, 0, -2, -2]>(x, w)", IMAGE,
-             {"w": (4, 3, 2, 2)}),
         Case("groups", "Conv<group=2, pads=[1, 1, 1, 1]>(x, w)", (2, 4, 5, 5), {"w": (6, 2, 3, 3)}),
         Case("depthwise", "Conv<group=4, strides=[2, 2], pads=[1, 1, 1, 1]>(x, w)", (2, 4, 5, 6),
              {"w": (4, 1, 3, 3)}),
@@ -395,9 +399,10 @@ POOLING = {
         Case("ceil_mode", "MaxPool<kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1>(x)", IMAGE),
         Case("dilations", "MaxPool<kernel_shape=[2, 2], dilations=[2, 3]>(x)", IMAGE),
         Case("SAME_LOWER",
-             'MaxPool<kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER">(x)', IMAGE),
+             'MaxPool<kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER">(x)', IMAGE,
+             reference=False),
         Case("column-major indices", "MaxPool<kernel_shape=[2, 2], storage_order=1>(x)", IMAGE),
-        Case("one axis", "MaxPool<kernel_shape=[3], pads=[1, 0]>(x)", (2, 3, 7)),
+        Case("one axis", "MaxPool<kernel_shape=[3], pads=[1, 0]>(x)", (2, 3, 7), reference=False),
         Case("three axes", "MaxPool<kernel_shape=[2, 1, 2], strides=[1, 2, 1]>(x)",
              (2, 2, 3, 4, 3)),
         Case("of free size", "MaxPool<kernel_shape=[3, 3], strides=[2, 2]>(x)", IMAGE,
@@ -434,7 +439,7 @@ SHAPING = {
     ],
     "Squeeze": [
         Case("given axes", "Squeeze(x, axes)", (2, 3, 1, 1), {"axes": ints(2, -1)}),
-        Case("all", "Squeeze(x)", (2, 1, 3, 1)),
+        Case("all", "Squeeze(x)", (2, 1, 3, 1), batch_free=False),
         Case("beside a free axis", "Squeeze(x, axes)", (2, 3, 1, 4), {"axes": ints(2)},
              free=(3,)),
     ],
@@ -466,11 +471,12 @@ SHAPING = {
              {"pads": ints(1, 0, 2, 3), "axes": ints(-1, 2)}),
         Case("a value", "Pad(x, pads, value)", IMAGE,
              {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "value": scalar(3)}),
-        Case("negative", "Pad(x, pads)", IMAGE, {"pads": ints(0, 0, -1, 0, 0, 0, 0, -2)}),
+        Case("negative", "Pad(x, pads)", IMAGE, {"pads": ints(0, 0, -1, 0, 0, 0, 0, -2)},
+             reference=False),
         Case("both signs", "Pad(x, pads, , axes)", IMAGE,
-             {"pads": ints(-1, 2), "axes": ints(2)}),
+             {"pads": ints(-1, 2), "axes": ints(2)}, reference=False),
         Case("of free size", "Pad(x, pads)", IMAGE, {"pads": ints(0, 0, 1, 0, 0, 0, 2, -1)},
-             free=(2, 3)),
+             free=(2, 3), reference=False),
     ],
 }  # fmt: skip
 

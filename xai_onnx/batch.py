@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xai_onnx import recipe as recipes
 from xai_onnx.errors import InputShapeError, NonFiniteError
 from xai_onnx.recipe import Preprocess
 
@@ -65,6 +66,17 @@ class ImageInput:
             return self.batch, self.channels, self.height, self.width
         return self.batch, self.height, self.width, self.channels
 
+    def fitting(self, recipe: Preprocess | str) -> Preprocess:
+        """The recipe, or its text form, checked against this input (`xai_onnx.recipe.fitting`)."""
+        return recipes.fitting(
+            recipe,
+            self.layout,
+            self.channels,
+            self.height,
+            self.width,
+            whole=self.dtype.kind == "u",
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -94,7 +106,7 @@ class Batch:
         """Check a ready tensor.
 
         Raises:
-            InputShapeError: another shape than the model called `model` takes.
+            InputShapeError: another shape or type than the model called `model` takes.
             NonFiniteError: NaN or infinity in it.
         """
         tensor = np.asarray(tensor)
@@ -106,6 +118,10 @@ class Batch:
             wanted = ", ".join(str(size or "any") for size in (None, *image.shape[1:]))
             raise InputShapeError(
                 f"{model}: takes a tensor of shape [{wanted}], not {list(tensor.shape)}"
+            )
+        if not np.can_cast(tensor.dtype, image.dtype, "same_kind"):
+            raise InputShapeError(
+                f"{model}: takes a tensor of {image.dtype}, not of {tensor.dtype}; convert it"
             )
         if not np.isfinite(tensor).all():
             raise NonFiniteError(f"{model}: the input tensor holds NaN or infinity")

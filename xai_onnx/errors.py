@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 
+LONGEST_REASON = 400  # characters taken from another library's message
+
 
 def reason(error: BaseException) -> str:
     """What another library's error says, in one line, for use in a message of ours."""
-    lines = (line.strip() for line in str(error).splitlines())
-    first = next((line for line in lines if line), repr(error))
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
+    line = " ".join(str(error).split()) or repr(error)
+    line = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
+    line = re.sub(r"/\S+\.(cc|h):\d+:? ([^()]*\([^)]*\) )?", "", line)  # where in its C++ sources
+    return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + " ..."
 
 
 class XaiOnnxError(Exception):

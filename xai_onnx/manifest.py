@@ -7,7 +7,7 @@ standard library only, so that any program can read a manifest by copying nothin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
@@ -120,5 +120,35 @@ class Manifest:
                 f"{where}: the manifest has {len(labels)} labels for {data['num_classes']} "
                 "classes; export the model again"
             )
+        predicted = data["targets"] == "predicted"
+        if data["num_classes"] < 1 or (data["class_index"] is None, data["top_k"] is not None) != (
+            predicted,
+            predicted,
+        ):
+            raise ManifestError(
+                f"{where}: the manifest's num_classes, targets, class_index and top_k contradict "
+                "each other; export the model again"
+            )
         preprocess = None if recipe is None else Preprocess.from_dict(recipe, where)
         return cls(preprocess=preprocess, labels=tuple(labels), **data)
+
+    def check_names(self, inputs: Collection[str], outputs: Collection[str], where: str) -> None:
+        """Check that the model has the inputs and outputs that the manifest names.
+
+        Raises:
+            ManifestError: it hasn't.
+        """
+        named = {
+            "input": [(self.input, inputs), (self.class_index, inputs)],
+            "output": [
+                (name, outputs)
+                for name in (self.score_output, self.activations, self.cam, self.saliency_map)
+            ],
+        }
+        for kind, pairs in named.items():
+            for name, present in pairs:
+                if name is not None and name not in present:
+                    raise ManifestError(
+                        f"{where}: the manifest names the {kind} {name!r}, which the file doesn't "
+                        "have; export the model again"
+                    )

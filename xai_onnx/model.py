@@ -51,12 +51,9 @@ class Model:
         self._session = session
         self._input = _image_input(session)
         self._score_output = _score_output(session)
-        if isinstance(preprocess, str):
-            image = self._input
-            preprocess = recipe.parse(preprocess, image.layout, image.height, image.width)
         if preprocess is None and session.manifest is not None:
             preprocess = session.manifest.preprocess
-        self._preprocess = preprocess
+        self._preprocess = None if preprocess is None else self._input.fitting(preprocess)
 
     @property
     def manifest(self) -> Manifest | None:

@@ -44,11 +44,11 @@ def resolve(
         available: `onnxruntime.get_available_providers()`.
 
     Raises:
-        ProviderError: a name that doesn't exist, or a provider that this ONNX Runtime wasn't built
-            with. ONNX Runtime itself would warn and run on the CPU.
+        ProviderError: none, a name that doesn't exist, or a provider that this ONNX Runtime wasn't
+            built with. ONNX Runtime itself would warn and run on the CPU.
     """
     full_names = {row.name: row for row in EXECUTION_PROVIDERS.values()}
-    resolved = []
+    resolved: list[tuple[str, dict[str, Any]]] = []
     for provider in ["cpu"] if providers is None else providers:
         name, options = (provider, {}) if isinstance(provider, str) else provider
         row = EXECUTION_PROVIDERS.get(name.lower()) or full_names.get(name)
@@ -62,6 +62,10 @@ def resolve(
                 f"{', '.join(available)}; {row.install}"
             )
         resolved.append((row.name, dict(options)))
+    if not resolved:
+        raise ProviderError(
+            f"no execution provider is asked for; name one of {', '.join(EXECUTION_PROVIDERS)}"
+        )
     return resolved
 
 

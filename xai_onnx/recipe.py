@@ -86,7 +86,7 @@ class Preprocess:
             values["mean"] = tuple(float(x) for x in values["mean"])
             values["std"] = tuple(float(x) for x in values["std"])
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise PreprocessError(f"{where}: the preprocessing is malformed: {error}") from error
 
 
@@ -155,14 +155,9 @@ def parse(text: str, layout: str, height: int | None, width: int | None) -> Prep
     if text.lstrip().startswith("{"):
         try:
             recipe = Preprocess.from_dict(json.loads(text), "--preprocess")
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise PreprocessError(f"preprocessing: not JSON: {error}") from error
-        own = (layout, height or recipe.height, width or recipe.width)
-        if (recipe.layout, recipe.height, recipe.width) != own:
-            raise PreprocessError(
-                f"preprocessing: {recipe.layout} {recipe.height}x{recipe.width} contradicts the "
-                f"model's input, {layout} {height or '?'}x{width or '?'}; correct the recipe"
-            )
+        _check_size(recipe, layout, height, width)
         return recipe
     name, *pairs = [part.strip() for part in text.split(",")]
     if name not in PRESETS:
@@ -205,6 +200,51 @@ def parse(text: str, layout: str, height: int | None, width: int | None) -> Prep
         if key in settings:
             changes[key] = tuple(_number(x, key, float) for x in settings[key].split("/"))
     return replace(recipe, **changes)
+
+
+def fitting(
+    recipe: Preprocess | str,
+    layout: str,
+    channels: int | None,
+    height: int | None,
+    width: int | None,
+    *,
+    whole: bool,
+) -> Preprocess:
+    """The recipe, read if it is text, and checked against the model's input.
+
+    Args:
+        recipe: the recipe, or its text form.
+        layout, channels, height, width: of the model's input; ``None`` where it is free.
+        whole: whether the model takes integers, which hold pixel values and nothing else.
+
+    Raises:
+        PreprocessError: malformed, or the tensor that it makes isn't what the model takes.
+    """
+    if isinstance(recipe, str):
+        recipe = parse(recipe, layout, height, width)
+    _check_size(recipe, layout, height, width)
+    if channels not in (None, len(recipe.mean)):
+        raise PreprocessError(
+            f"preprocessing: color {recipe.color} makes {len(recipe.mean)} channels, the model "
+            f"takes {channels}" + ("; say color=GRAY,mean=M,std=S" if channels == 1 else "")
+        )
+    unchanged = (recipe.scale, {*recipe.mean}, {*recipe.std}) == (1, {0}, {1})
+    if whole and not unchanged:
+        raise PreprocessError(
+            "preprocessing: the model takes integers, so scale must be 1, mean 0 and std 1, as in "
+            "the preset raw"
+        )
+    return recipe
+
+
+def _check_size(recipe: Preprocess, layout: str, height: int | None, width: int | None) -> None:
+    own = (layout, height or recipe.height, width or recipe.width)
+    if (recipe.layout, recipe.height, recipe.width) != own:
+        raise PreprocessError(
+            f"preprocessing: {recipe.layout} {recipe.height}x{recipe.width} contradicts the "
+            f"model's input, {layout} {height or '?'}x{width or '?'}; correct the recipe"
+        )
 
 
 _KEYS = ("size", "resize", "interpolation", "color", "scale", "mean", "std")

@@ -37,12 +37,13 @@ class Session:
             ManifestError: its manifest is malformed or of a newer schema.
             ProviderError: a provider asked for isn't there, or can't be started.
         """
-        onnxruntime = _onnxruntime()
+        onnxruntime = runtime()
         self.name = "the model" if isinstance(model, bytes) else str(model)
         asked = execution.resolve(providers, onnxruntime.get_available_providers())
         if not isinstance(model, bytes):
             if not Path(model).is_file():
-                raise ModelFileError(f"{self.name}: there is no such file")
+                what = "is a folder" if Path(model).is_dir() else "there is no such file"
+                raise ModelFileError(f"{self.name}: {what}; give the path of an .onnx file")
             model = str(model)
         if session_options is None:
             session_options = onnxruntime.SessionOptions()
@@ -59,6 +60,8 @@ class Session:
         self.outputs: dict[str, Any] = {value.name: value for value in self._session.get_outputs()}
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.manifest = Manifest.from_metadata(metadata, self.name)
+        if self.manifest is not None:
+            self.manifest.check_names(self.inputs, self.outputs, self.name)
 
     @property
     def providers(self) -> list[str]:
@@ -92,7 +95,12 @@ class Session:
             ) from error
 
 
-def _onnxruntime() -> Any:
+def runtime() -> Any:
+    """The package onnxruntime.
+
+    Raises:
+        DependencyError: it isn't installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:

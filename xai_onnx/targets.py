@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ def several(manifest: Manifest, target: Any) -> bool:
     """Whether a list of classes is explained for each picture, rather than one."""
     if manifest.class_index is None:
         return (manifest.top_k or 1) > 1
-    return target is not None and not isinstance(target, int | str | np.integer)
+    return isinstance(target, Sequence | np.ndarray) and not (
+        isinstance(target, str) or np.ndim(target) == 0
+    )
 
 
 def class_rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[np.int64]:
@@ -53,17 +56,23 @@ def class_rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[np.int
         raise TargetError(f"a class is a whole number or a label, not {rows.dtype}")
     wrong = rows[(rows < PREDICTED) | (rows >= manifest.num_classes)]
     if wrong.size:
-        raise TargetError(
-            f"there is no class {int(wrong.flat[0])}; the model has classes 0 to "
-            f"{manifest.num_classes - 1}, and -1 stands for the predicted one"
-        )
+        raise _no_class(manifest, wrong.flat[0])
     return rows.astype(np.int64)
+
+
+def _no_class(manifest: Manifest, index: int | np.integer) -> TargetError:
+    return TargetError(
+        f"there is no class {index}; the model has classes 0 to {manifest.num_classes - 1}, and -1 "
+        "stands for the predicted one"
+    )
 
 
 def _index(manifest: Manifest, target: Any) -> int:
     if target is None:
         return PREDICTED
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
+        if not PREDICTED <= target < manifest.num_classes:
+            raise _no_class(manifest, target)
         return int(target)
     if not isinstance(target, str):
         raise TargetError(f"a class is an index or a label, not {target!r}")

@@ -98,17 +98,15 @@ def clip(site: Site, g: Cotangent) -> list[Cotangent]:
     op = site.op
     low, high = site.given(1), site.given(2)
     bounds = [
-        (op.Greater, low) if low is not None and np.isfinite(low) else None,
-        (op.Less, high) if high is not None and np.isfinite(high) else None,
+        (compare, site.scalar(float(bound.reshape(()))))
+        for compare, bound in ((op.Greater, low), (op.Less, high))
+        if bound is not None and np.isfinite(bound)
     ]
+    if not bounds:
+        return [g]
 
     def rule(g: ir.Value, y: ir.Value) -> ir.Value:
-        inside = [
-            compare(y, site.scalar(float(bound.reshape(()))))
-            for compare, bound in (pair for pair in bounds if pair is not None)
-        ]
-        if not inside:
-            return g
+        inside = [compare(y, bound) for compare, bound in bounds]
         return _where(site, inside[0] if len(inside) == 1 else op.And(*inside), g)
 
     return [site.pointwise(g, rule, site.output)]

@@ -31,6 +31,8 @@ def spread_mean(site: Site, g: Cotangent) -> Cotangent:
     """g / n, spread over all axes behind batch and channels, which y keeps with size 1."""
     axes = list(range(2 - g.rank, 0))
     x = site.shape(site.input(0))
+    if g.one_hot is not None and g.one_hot.axis in axes:  # of size 1 here, but not in x
+        g = site.dense(g)
     return _over_count(site, Cotangent(g.value, x, g.constant | set(axes), g.one_hot), axes)
 
 
@@ -45,9 +47,12 @@ def _axes(site: Site) -> list[int]:
 
 def _spread(site: Site, g: Cotangent, axes: list[int]) -> Cotangent:
     x = site.shape(site.input(0))
+    keepdims = site.attribute("keepdims", 1)
+    if g.one_hot is not None and (-len(x) in axes or (keepdims and g.one_hot.axis in axes)):
+        g = site.dense(g)  # its images must stay in front, and its axis what it is
     value, constant, one_hot = g.value, set(axes), g.one_hot
     kept = [axis for axis in range(-len(x), 0) if axis not in axes]
-    if site.attribute("keepdims", 1):
+    if keepdims:
         constant |= g.constant
     else:
         value = site.op.unsqueeze(value, sorted(axis + len(x) + 1 for axis in axes))

@@ -21,6 +21,8 @@ def reshape(site: Site, g: Cotangent) -> list[Cotangent]:
 def transpose(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = x with its axes permuted; dx = g with the inverse permutation."""
     perm = site.attribute("perm", tuple(reversed(range(g.rank))))
+    if perm[0] != 0:  # a one-hot index needs its images in front
+        g = site.dense(g)
     return [transposed(site.op, g, perm)]
 
 
@@ -30,7 +32,7 @@ def concat(site: Site, g: Cotangent) -> list[Cotangent | None]:
     op = site.op
     axis = site.attribute("axis", 0)
     axis = axis - g.rank if axis >= 0 else axis
-    if g.one_hot is not None and g.one_hot.axis == axis:
+    if g.one_hot is not None and axis in (g.one_hot.axis, -g.rank):
         g = site.dense(g)
     shapes = [site.shape(site.input(index)) for index in range(len(site.node.inputs))]
     if axis in g.constant:

@@ -8,8 +8,10 @@ usage or input, after one line on standard error.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from xai_onnx.cli import bench, demo, explain, export, inspect, verify
 from xai_onnx.errors import XaiOnnxError
@@ -29,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         print(f"xai-onnx {arguments.command}: error: {message}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"xai-onnx {arguments.command}: error: out of memory: {error}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        sys.stderr.close()
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what Python flushes when it ends
         return 0
     except KeyboardInterrupt:
         print(f"xai-onnx {arguments.command}: interrupted", file=sys.stderr)
@@ -38,8 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the whole usage is what ``--help`` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="xai-onnx",
         description="Explains image classifiers where they run, out of the ONNX file itself.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,14 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     batches = _numbers(arguments.batch, "--batch")
     threads = _numbers(arguments.threads, "--threads", lowest=0)
-    if arguments.rounds < 2 or arguments.seconds <= 0:
+    if arguments.rounds < 2 or not 0 < arguments.seconds < math.inf:
         raise InputShapeError("--rounds must be 2 or more, and --seconds above 0")
     results = []
     total = len(batches) * len(threads) * len(SIDES) * arguments.rounds
     with progress(total, "block") as bar:
         for count in threads:
             sides = Sides(arguments.model, arguments.provider, count)
-            for batch in batches:
+            for batch in sorted({sides.batch(batch) for batch in batches}):
                 timed = sides.measure(batch, arguments.rounds, arguments.seconds, bar.update)
                 results.append({"batch": batch, "threads": count, "sides": _data(timed, batch)})
     data = {"model": arguments.model, "environment": measure.environment(), "results": results}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +80,12 @@ def _open(arguments: argparse.Namespace) -> Model:
         explained = exporters.explained_bytes(
             arguments.model,
             target_layer=arguments.target_layer,
-            score=arguments.score,
+            score=arguments.score or "logits",
             preprocess=arguments.preprocess,
             labels=arguments.labels,
         )
         return Model(Session(explained, arguments.provider))
-    for option in ("target_layer", "labels"):
+    for option in ("target_layer", "labels", "score"):
         if getattr(arguments, option) is not None:
             raise MethodError(
                 f"{arguments.model}: is explained already, so --{option.replace('_', '-')} comes "
@@ -106,7 +107,7 @@ def _explain(model: Model, image: str, arguments: argparse.Namespace) -> list[Ex
 
 def _class(text: str) -> int | str:
     """A class as typed: an index, or a label."""
-    return int(text) if text.removeprefix("-").isdigit() else text
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else text
 
 
 def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:

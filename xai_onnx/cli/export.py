@@ -37,11 +37,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, and say what was chosen."""
     import exporters
 
+    original = Path(arguments.model)
+    before = original.stat().st_size if original.is_file() else 0  # OUT may take its place
     manifest = exporters.export_gradcam(
         arguments.model,
         arguments.output,
         target_layer=arguments.target_layer,
-        score=arguments.score,
+        score=arguments.score or "logits",
         targets=arguments.targets,
         top_k=arguments.top_k,
         preprocess=arguments.preprocess,
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         saliency_map=not arguments.no_saliency_map,
     )
     size = arguments.output.stat().st_size
-    grown = size / Path(arguments.model).stat().st_size - 1
+    grown = size / before - 1
     score = f"{manifest.score}" + (
         f", before the {manifest.output_activation}"
         if manifest.output_activation and manifest.score != manifest.score_output

@@ -77,6 +77,6 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         choices=("logits", "output"),
-        default="logits",
-        help="differentiate the score before a final softmax or sigmoid, or the output itself",
+        help="differentiate the score before a final softmax or sigmoid (logits, the default), or "
+        "the output itself",
     )

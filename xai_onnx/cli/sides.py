@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from xai_onnx.batch import ImageInput
 from xai_onnx.measure import Latency, rotate
-from xai_onnx.session import Session
+from xai_onnx.session import Session, runtime
 
 SIDES = ("plain", "twin", "explained", "explained, K = 0")
 FREE_SIZE = 224  # for models that leave height and width free
@@ -34,14 +33,18 @@ class Sides:
         self._manifest = manifest
         self._image = ImageInput.of(self._plain.inputs[manifest.input], model)
 
+    def batch(self, asked: int) -> int:
+        """The batch size that is run: a model of fixed batch has its own."""
+        return self._image.batch or asked
+
     def calls(self, batch: int) -> dict[str, Callable[[], object]]:
-        """What is timed, by side; a model of fixed batch runs its own."""
+        """What is timed, by side."""
         manifest, image = self._manifest, self._image
         height, width = image.height or FREE_SIZE, image.width or FREE_SIZE
         shape = [batch, image.channels or 3, height, width]
         if image.layout == "NHWC":
             shape = [batch, height, width, image.channels or 3]
-        tensor = np.random.default_rng(0).standard_normal(shape).astype(image.dtype)
+        tensor = np.random.default_rng(0).random(shape, np.float32).astype(image.dtype)
         feed: dict[str, Any] = {manifest.input: tensor}
         one, none = ({**feed, str(manifest.class_index): _rows(batch, k)} for k in (1, 0))
         maps = [manifest.score_output, manifest.cam, str(manifest.saliency_map)]
@@ -58,7 +61,7 @@ class Sides:
         self, batch: int, rounds: int, seconds: float, progress: Callable[[], object]
     ) -> dict[str, Latency]:
         """Time all sides in `rounds` blocks of about `seconds` each."""
-        calls = self.calls(self._image.batch or batch)
+        calls = self.calls(batch)
         for _ in range(3):
             calls["plain"]()
         start = time.perf_counter()
@@ -70,7 +73,7 @@ class Sides:
 
 def _options(threads: int) -> Any:
     """Session options under which an idle session leaves the cores to the others."""
-    options = onnxruntime.SessionOptions()
+    options = runtime().SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -32,14 +32,16 @@ class Suspicion:
 
 
 def suspicions(session: Session, image: ImageInput, scores: str) -> list[Suspicion]:
-    """Every preset and colour order, the most likely first; empty where no photo fits the input.
+    """Every preset and colour order, the most likely first; empty where that can't be told.
+
+    It can't for inputs of other than 3 channels or of integers, nor from scores that are NaN.
 
     Args:
         session: of the plain model.
         image: its input.
         scores: the output that holds the class scores.
     """
-    if image.channels != 3:
+    if image.channels != 3 or image.dtype.kind == "u":
         return []
     found = []
     with resources.as_file(resources.files("xai_onnx") / "assets") as assets:
@@ -50,7 +52,8 @@ def suspicions(session: Session, image: ImageInput, scores: str) -> list[Suspici
                 for photo in photos
                 for _, tensor in Batch.of_pictures(photo, candidate, image).runs(image.batch)
             ]
-            found.append(Suspicion(preset, color, float(np.mean(entropies))))
+            if np.isfinite(entropies).all():
+                found.append(Suspicion(preset, color, float(np.mean(entropies))))
     return sorted(found, key=lambda suspicion: suspicion.entropy)
 
 
@@ -66,6 +69,8 @@ def _candidates(image: ImageInput) -> Iterator[tuple[str, str, Preprocess]]:
 def _entropy(scores: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
     """Entropy of the first row's class probabilities, in bits."""
     row = scores.reshape(len(scores), -1)[0].astype(np.float64)
+    if not np.isfinite(row).all():
+        return float("nan")
     if row.min() < 0 or abs(row.sum() - 1) > 1e-3:  # not probabilities yet
         row = np.exp(row - row.max())
     row = row / row.sum()

@@ -1,0 +1,103 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xai_onnx.errors import TargetError
+from xai_onnx.targets import class_rows, several
+
+LABELS = ("crane", "owl", "crane", "kite")
+NAMED = SimpleNamespace(class_index="class_index", top_k=None, num_classes=4, labels=LABELS)
+UNNAMED = SimpleNamespace(class_index="class_index", top_k=None, num_classes=4, labels=())
+
+
+def chosen_by_the_file(top_k):
+    return SimpleNamespace(class_index=None, top_k=top_k, num_classes=4, labels=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("target", "rows"),
+    [
+        (None, [[-1], [-1]]),
+        (-1, [[-1], [-1]]),
+        (2, [[2], [2]]),
+        (np.int32(3), [[3], [3]]),
+        (np.array(3), None),
+        ("owl", [[1], [1]]),
+        ([1, "kite", -1, None], [[1, 3, -1, -1], [1, 3, -1, -1]]),
+        ((0,), [[0], [0]]),
+        (np.array([2, 0]), [[2, 0], [2, 0]]),
+        (np.array([[2], [0]], np.uint8), [[2], [0]]),
+        (np.array([[2, -1, 1], [0, 3, 3]]), [[2, -1, 1], [0, 3, 3]]),
+        ([], [[], []]),
+        (range(2), [[0, 1], [0, 1]]),
+    ],
+)
+def test_rows(target, rows):
+    if rows is None:
+        with pytest.raises(TargetError, match="an index or a label"):
+            class_rows(NAMED, target, 2)
+        return
+    found = class_rows(NAMED, target, 2)
+    assert found.dtype == np.int64
+    assert found.shape == np.shape(rows)
+    assert found.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("target", "listed"),
+    [
+        (None, False),
+        (1, False),
+        (np.int64(1), False),
+        ("owl", False),
+        ([1], True),
+        ((1, 2), True),
+        (np.array([1]), True),
+        (np.array([[1]]), True),
+    ],
+)
+def test_whether_a_list_comes_back(target, listed):
+    assert several(NAMED, target) is listed
+
+
+@pytest.mark.parametrize(("top_k", "listed"), [(1, False), (3, True)])
+def test_a_file_that_chooses_lists_what_it_chooses(top_k, listed):
+    assert several(chosen_by_the_file(top_k), None) is listed
+    assert class_rows(chosen_by_the_file(top_k), None, 2).shape == (2, 0)
+    with pytest.raises(TargetError, match="targets='predicted' .* targets='class_index'"):
+        class_rows(chosen_by_the_file(top_k), 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (4, "there is no class 4; the model has classes 0 to 3, and -1 stands"),
+        (-2, "there is no class -2"),
+        (10**30, "there is no class 1000000000000000000000000000000; the model has"),
+        ([0, 9], "there is no class 9"),
+        (np.array([[0], [4]]), "there is no class 4; the model has classes 0 to 3"),
+        (np.array([[0], [-2]]), "there is no class -2"),
+        (np.array([[0], [2**63]], np.uint64), "there is no class 9223372036854775808"),
+        (np.array([[0.0], [1.0]]), "whole number or a label, not float64"),
+        (np.array([[True], [False]]), "whole number or a label, not bool"),
+        (np.array([[1, 2]]), r"shape \[1, 2\] don't fit 2 pictures; .* \[pictures, classes\]"),
+        (1.0, "an index or a label, not 1.0"),
+        (True, "an index or a label, not True"),
+        ([[1], [2]], "an index or a label, not"),
+        ({1, 2}, "an index or a label, not"),
+        ("crane", r"classes \[0, 2\] are all called 'crane'; give the index"),
+        ("owls", "there is no class 'owls'; did you mean 'owl'?"),
+        ("hovercraft", "there is no class 'hovercraft'; give an index"),
+    ],
+)
+def test_refusals(target, message):
+    with pytest.raises(TargetError, match=message):
+        class_rows(NAMED, target, 2)
+
+
+def test_a_label_in_a_file_without_labels():
+    with pytest.raises(
+        TargetError, match="holds no labels.*give an index, or export it with labels"
+    ):
+        class_rows(UNNAMED, "owl", 1)
