@@ -51,8 +51,6 @@ def vjp(
         output = node.outputs[0] if node.outputs else None
         if output not in terms or output is wrt or output is None:
             continue
-        if not any(value in on_path for value in node.inputs):
-            continue
         site = Site(node, op, shapes, on_path)
         g = add(op, terms.pop(output), output)
         rule = VJP_RULES[node.op_type]

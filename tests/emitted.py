@@ -47,11 +47,10 @@ def append(
 
     The ONNX checker wants to know their type, so floats of this `rank`; ONNX Runtime doesn't.
     """
-    used = {value for node in op.nodes for value in node.inputs} | set(outputs.values())
-    for initializer in op.initializers:
-        if initializer in used:
-            model.graph.register_initializer(initializer)
-    model.graph.extend(op.nodes)
+    nodes, initializers = op.needed_for(outputs.values())
+    for initializer in initializers:
+        model.graph.register_initializer(initializer)
+    model.graph.extend(nodes)
     model.graph.outputs.clear()
     for name, value in outputs.items():
         copy = ir.Node("", "Identity", [value], name=f"{name}/node")

@@ -94,14 +94,14 @@ class TestTensors:
 
     @pytest.mark.parametrize("dtype", ["float32", "int64", "U1"])
     def test_types_that_would_lose_something(self, dtype):
-        with pytest.raises(InputShapeError, match="takes a tensor of uint8, not of .*; convert it"):
-            tensor = np.zeros((1, 3, 8, 8), dtype)
-            Batch.of_tensor(tensor, image(dtype=np.dtype(np.uint8)), "m")
+        tensor, wanted = np.zeros((1, 3, 8, 8), dtype), image(dtype=np.dtype(np.uint8))
+        with pytest.raises(InputShapeError, match=r"takes a tensor of uint8, not of .*; convert"):
+            Batch.of_tensor(tensor, wanted, "m")
 
     def test_not_finite(self):
         tensor = np.zeros((1, 3, 8, 8))
         tensor[0, 0, 0, 0] = np.nan
-        with pytest.raises(NonFiniteError, match="^m: the input tensor holds NaN"):
+        with pytest.raises(NonFiniteError, match=r"^m: the input tensor holds NaN"):
             Batch.of_tensor(tensor, image(), "m")
 
 

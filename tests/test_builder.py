@@ -44,7 +44,10 @@ def test_equal_constants_are_one_value(op):
     ]  # fmt: skip
     assert len({id(value) for value in distinct}) == 4
     assert op.initializers == distinct
-    assert [value.dtype for value in distinct] == [ir.DataType.INT64] * 2 + [FLOAT, ir.DataType.INT64]
+    assert [value.dtype for value in distinct] == [ir.DataType.INT64] * 2 + [
+        FLOAT,
+        ir.DataType.INT64,
+    ]
 
 
 def test_equal_nodes_are_one_value(op, x):
@@ -90,7 +93,9 @@ def test_transpose(op, x):
 @pytest.mark.parametrize(("method", "axes", "shape"), [("unsqueeze", [0, 2], (1, 2, 1, 3)),
                                                        ("squeeze", [0, 1], (2, 3))])  # fmt: skip
 def test_squeeze_and_unsqueeze(op, method, axes, shape):
-    array = np.arange(6, dtype=np.float32).reshape((2, 3) if method == "unsqueeze" else (1, 1, 2, 3))
+    array = np.arange(6, dtype=np.float32).reshape(
+        (2, 3) if method == "unsqueeze" else (1, 1, 2, 3)
+    )
     run = getattr(op, method)
     x = placeholder("x", array.shape)
     assert run(x, []) is x
@@ -98,6 +103,30 @@ def test_squeeze_and_unsqueeze(op, method, axes, shape):
     assert op.nodes == []
     np.testing.assert_array_equal(content(known), array.reshape(shape))
     np.testing.assert_array_equal(evaluate(op, run(x, axes), {x: array}), array.reshape(shape))
+
+
+def test_a_squeeze_takes_back_what_was_just_inserted(op, x):
+    wide = op.unsqueeze(x, [1, 3])
+    assert op.squeeze(wide, [1, 3]) is x
+    assert op.squeeze(wide, [1]) is not x
+
+
+def test_a_product_goes_before_what_was_just_inserted(op, x):
+    two = op.constant(2, FLOAT)
+    product = op.scale(op.unsqueeze(x, [0]), two)
+    assert op.squeeze(product, [0]) is op.Mul(x, two)
+    np.testing.assert_array_equal(evaluate(op, product, {x: [[1, 2]]}), [[[2, 4]]])
+
+
+def test_only_what_is_needed_is_kept_in_order(op, x):
+    two, three = op.constant(2, FLOAT), op.constant(3, FLOAT)
+    a = op.Mul(x, two)
+    b = op.Clip(a, None, two)
+    op.Mul(a, three)
+    nodes, initializers = op.needed_for([b])
+    assert [node.op_type for node in nodes] == ["Mul", "Clip"]
+    assert initializers == [two]
+    assert op.needed_for([three]) == ([], [three])
 
 
 def test_is_ones(op, x):

@@ -125,7 +125,9 @@ def test_one_hot_along_the_same_axis_stays_so_when_added():
 
 def test_one_hot_along_different_axes_is_spelled_out_when_added():
     value = Value((BATCH, 5, 5))
-    (a, full_a), (b, full_b) = (value.cotangent(n, one_hot=axis) for n, axis in (("a", -1), ("b", -2)))
+    (a, full_a), (b, full_b) = (
+        value.cotangent(n, one_hot=axis) for n, axis in (("a", -1), ("b", -2))
+    )
     total = cotangent.add(value.op, [a, b], value.like)
     assert total.one_hot is None
     close(value.dense(total), full_a + full_b)
@@ -166,7 +168,9 @@ def test_the_sum_of_a_bare_one_over_its_classes_has_one_row_for_each_image():
 
 
 @pytest.mark.parametrize("facts", [*FACTS[:4], FACTS[5]], ids=str)
-@pytest.mark.parametrize("read", [(BATCH, 5, 4), (BATCH, 1, 4), (BATCH, 1, 1), (5, 1), (4,), ()], ids=str)
+@pytest.mark.parametrize(
+    "read", [(BATCH, 5, 4), (BATCH, 1, 4), (BATCH, 1, 1), (5, 1), (4,), ()], ids=str
+)
 def test_unbroadcast(facts, read):
     value = Value()
     g, full = value.cotangent("g", **facts)

@@ -95,17 +95,20 @@ def test_constants_are_found_and_computed(opset):
 
 
 def test_what_is_random_or_foreign_is_no_constant():
-    model = parsed("(float[2] x) => (r, y) { r = RandomNormal<shape=[2]>()  y = Neg(c) }",
+    model = parsed("(float[2] x) => (s, y) { r = RandomNormal<shape=[2]>()  s = Neg(r)  y = Neg(c) }",
                    c=np.ones(2, np.float32))  # fmt: skip
     known = values(model)
     assert graph.constant(known["r"]) is None
-    model.graph[1].domain = "com.example"
+    assert graph.constant(known["s"]) is None
+    model.graph[2].domain = "com.example"
     assert graph.constant(known["y"]) is None
 
 
 def test_a_branch_is_no_constant():
     branch = [
-        onnx.parser.parse_graph(f"g () => (float[1] {name}) {{ {name} = Constant<value_floats=[{n}]>() }}")
+        onnx.parser.parse_graph(
+            f"g () => (float[1] {name}) {{ {name} = Constant<value_floats=[{n}]>() }}"
+        )
         for name, n in (("p", "1.0"), ("q", "2.0"))
     ]
     node = onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch[0], else_branch=branch[1])

@@ -126,7 +126,7 @@ def test_files_that_are_no_models(tmp_path, content, message):
 
 
 def test_a_folder_is_no_model(tmp_path):
-    with pytest.raises(ModelFileError, match="is a folder; give the path of an .onnx file"):
+    with pytest.raises(ModelFileError, match=r"is a folder; give the path of an \.onnx file"):
         Session(tmp_path)
 
 

@@ -15,8 +15,8 @@ import onnx_ir as ir
 import pytest
 from emitted import append, content, parsed, placeholder, session, values
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
 from onnx.reference import ReferenceEvaluator
+from onnxruntime import InferenceSession
 from vjp_cases import DOUBLE, FLOAT, VJP_CASES, Case
 
 from exporters import graph
@@ -414,9 +414,6 @@ def test_refused_forms_say_which_and_what_to_do(text, initializers, reason):
     with pytest.raises(UnsupportedOperatorError) as caught:
         gradient_of(text, **initializers)
     assert str(caught.value) == (
-        f"the gradient rule for {op_type!r} (node None) doesn't cover it {reason}; "
-        "choose a later target layer, or see exporters/vjp_rules"
-    ) or str(caught.value) == (
         f"the gradient rule for {op_type!r} (node '') doesn't cover it {reason}; "
         "choose a later target layer, or see exporters/vjp_rules"
     )
@@ -431,7 +428,8 @@ def test_an_operator_without_rule_is_named():
 def test_without_rule_lists_the_last_first_and_only_what_lies_between():
     model = parsed(
         "(float[B,3] x) => (y, z) "
-        "{ s = Sin(x)  t = Relu(s)  e = Erf(t)  c = Cos(w)  n = Neg(e)  y = Mul(n, c)  z = Tan(e) }",
+        "{ s = Sin(x)  t = Relu(s)  e = Erf(t)  c = Cos(w)  n = Neg(e)  y = Mul(n, c) "
+        "z = Tan(e) }",
         w=VECTOR,
     )
     known = values(model)
@@ -486,11 +484,12 @@ def test_the_gradient_of_a_pooled_head_is_one_row_of_its_weights():
     index = placeholder("index", ["K", "B"], ir.DataType.INT64)
     one = op.constant([[[1.0]]], ir.DataType.FLOAT)
     seed = Cotangent(one, (BATCH, 5), one_hot=OneHot(-1, index, op.transpose(index, [1, 0])))
-    op.nodes.clear()
     g = vjp(op, model, known["x"], known["y"], seed, noted_shapes(model))
-    assert [node.op_type for node in op.nodes] == ["Gather", "Unsqueeze", "Mul"]
+    makers = {value.producer() for value in graph.ancestors(g.value)} - {None}
+    assert sorted(node.op_type for node in makers) == ["Gather", "Mul", "Unsqueeze"]
     assert g.constant == {-2, -1}
-    assert content(op.nodes[-1].inputs[1]) == pytest.approx(1 / 49)
+    (factor,) = (node.inputs[1] for node in makers if node.op_type == "Mul")
+    assert content(factor) == pytest.approx(1 / 49)
 
 
 def test_a_second_rule_for_an_operator_is_an_error():

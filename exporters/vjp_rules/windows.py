@@ -85,20 +85,15 @@ def scatter_windows(
                 outputs, window.strides, window.extent, window.begin, sizes, strict=True
             )
         ]
-        missing = [max(-surplus, 0) for surplus in over]
-        room = [max(s, d) for s, d in zip(window.strides, window.dilations, strict=True)]
-        inside = all(m < r for m, r in zip(missing, room, strict=True))
-        full = op.ConvTranspose(
+        # What is missing instead is a rest that no window reached: less than a stride, as
+        # output_padding must be.
+        return op.ConvTranspose(  # type: ignore[no-any-return]
             g,
             weight,
             pads=[*window.begin, *(max(surplus, 0) for surplus in over)],
-            output_padding=missing if inside else [0] * axes,
+            output_padding=[max(-surplus, 0) for surplus in over],
             **geometry,
         )
-        if inside:
-            return full  # type: ignore[no-any-return]
-        border = op.constant([0] * (axes + 2) + [0, 0, *missing])
-        return op.Pad(full, border, site.scalar(0.0))  # type: ignore[no-any-return]
     full = op.ConvTranspose(g, weight, **geometry)
     border = op.constant([0] * (axes + 2) + [0, 0, *(s - 1 for s in window.strides)])
     padded = op.Pad(full, border, site.scalar(0.0))
