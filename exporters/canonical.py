@@ -32,9 +32,10 @@ def canonicalise(model: ir.Model, name: str) -> ir.Model:
     common.InlinePass()(model)
     common.RemoveInitializersFromInputsPass()(model)
     model.graph.opset_imports.setdefault("", model.graph.opset_imports.pop("ai.onnx", 1))
+    # Before the converter, which in older versions looks for initializers among the inputs.
+    model.ir_version = max(model.ir_version, LOWEST_IR_VERSION)
     if model.graph.opset_imports[""] < LOWEST_OPSET:
         model = _lift(model, name)
-    model.ir_version = max(model.ir_version, LOWEST_IR_VERSION)
     common.NameFixPass()(model)
     outputs = set(model.graph.outputs)
     for node in model.graph:

@@ -26,9 +26,10 @@ _FLOAT = int(ir.DataType.FLOAT)
 class Tail:
     """Activations of the target layer, float64 [B, C, h, w], to scores, [B, N]."""
 
-    def __init__(self, plain: Classifier, target: ir.Value, tensor: NDArray[Any]) -> None:
+    def __init__(
+        self, plain: Classifier, target: ir.Value, score: ir.Value, tensor: NDArray[Any]
+    ) -> None:
         """What the tail reads besides the activations is taken from a run on `tensor`."""
-        score = plain.score.value
         on_path = graph.path(target, score)
         nodes = [
             node

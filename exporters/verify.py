@@ -98,7 +98,7 @@ class _Bench:
                 f"layers have other names{': ' if lacking else ''}{', '.join(lacking)}"
             )
         self.manifest = manifest
-        self.target = values[manifest.target_layer]
+        self.target, self.score = values[manifest.target_layer], values[manifest.score]
         self.tensor = self.plain.image.noise(BATCH, (224, 224))
         batch = len(self.tensor)
         self.classes = np.random.default_rng(1).integers(0, manifest.num_classes, (batch, 2))
@@ -157,7 +157,7 @@ def _gradient(bench: _Bench) -> Check:
     """
     generator = np.random.default_rng(2)
     base = bench.activations.astype(np.float64)
-    tail = Tail(bench.plain, bench.target, bench.tensor)
+    tail = Tail(bench.plain, bench.target, bench.score, bench.tensor)
     step = STEP * max(float(np.abs(base).max()), 1.0)
     worst = 0.0
     classes = bench.chosen()

@@ -154,6 +154,13 @@ def test_total(facts, axes, shape):
     close(value.dense(total, summed), full.sum(tuple(axes), keepdims=True))
 
 
+def test_the_sum_over_an_axis_of_size_one_emits_nothing():
+    value = Value((BATCH, 1, 5))
+    g, _ = value.cotangent("g", constant=[-2])
+    assert cotangent.total(value.op, g, [-2], value.like) == g
+    assert value.op.nodes == []
+
+
 def test_the_sum_of_a_bare_one_over_its_classes_has_one_row_for_each_image():
     """The index told K and B; the value must when it is gone, whatever it was multiplied by."""
     value = Value((BATCH, 5))

@@ -95,8 +95,8 @@ def test_constants_are_found_and_computed(opset):
 
 
 def test_what_is_random_or_foreign_is_no_constant():
-    model = parsed("(float[2] x) => (s, y) { r = RandomNormal<shape=[2]>()  s = Neg(r)  y = Neg(c) }",
-                   c=np.ones(2, np.float32))  # fmt: skip
+    text = "(float[2] x) => (s, y) { r = RandomNormal<shape=[2]>()  s = Neg(r)  y = Neg(c) }"
+    model = parsed(text, c=np.ones(2, np.float32))
     known = values(model)
     assert graph.constant(known["r"]) is None
     assert graph.constant(known["s"]) is None

@@ -39,6 +39,7 @@ def tiny_net(
     tail=(),
     gain=1.0,
     extra_outputs=(),
+    arrays=(),
     seed=0,
 ):
     """The classifier as an `onnx.ModelProto`.
@@ -49,10 +50,12 @@ def tiny_net(
         tail: nodes put between "features" and the pooling; they read "features" and write "tail".
         gain: factor on the weights of the last layer; NaN spoils the scores.
         extra_outputs: value infos of further outputs.
+        arrays: further initializers, by name.
     """
     rng = np.random.default_rng(seed)
     inner = "float32" if dtype == "uint8" else dtype
-    arrays = {
+    initializers = {
+        **dict(arrays),
         "w1": weights((8, channels, 3, 3), 9 * channels, rng, inner),
         "b1": weights((8,), 8, rng, inner),
         "w2": weights((16, 8, 3, 3), 72, rng, inner),
@@ -90,7 +93,7 @@ def tiny_net(
             helper.make_tensor_value_info(scores, _TYPES[inner], [batch, classes]),
             *extra_outputs,
         ],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        [numpy_helper.from_array(array, name) for name, array in initializers.items()],
     )
     return finished(graph, opset)
 

@@ -21,7 +21,7 @@ def reshape(site: Site, g: Cotangent) -> list[Cotangent]:
 def transpose(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = x with its axes permuted; dx = g with the inverse permutation."""
     perm = site.attribute("perm", tuple(reversed(range(g.rank))))
-    if perm[0] != 0:  # a one-hot index needs its images in front
+    if g.one_hot is not None and perm[0] != 0:  # its images must stay in front
         g = site.dense(g)
     return [transposed(site.op, g, perm)]
 
