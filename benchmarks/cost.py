@@ -22,7 +22,7 @@ from xai_onnx.cli.sides import SIDES, Sides
 from xai_onnx.measure import Latency, environment
 
 LIMITS = {"explained": 1.05, "explained, K = 0": 1.01}
-HEAD = ["model", "batch", "side", "median ms", "p95 ms", "/ plain", "quartiles", "samples"]
+HEAD = ["median ms", "p95 ms", "/ plain", "quartiles", "samples"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     batches = [int(batch) for batch in arguments.batch.split(",")]
 
-    print(", ".join(f"{key} {value}" for key, value in environment().items()))
-    rows, verdicts = [HEAD], []
+    print(", ".join(f"{key} {value}" for key, value in environment().items()), flush=True)
+    verdicts = []
     with tempfile.TemporaryDirectory() as folder:
         models = arguments.models or [BUNDLED, resnet50(Path(folder))]
         total = len(models) * len(batches) * len(SIDES) * arguments.rounds
@@ -45,25 +45,26 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sides = Sides(str(model), None, arguments.threads)
                 for batch in batches:
                     timed = sides.measure(batch, arguments.rounds, arguments.seconds, bar.update)
-                    rows += _rows(model.stem, batch, timed)
+                    print("\n".join(["", *_rows(model.stem, batch, timed)]), flush=True)
                     verdicts += _verdicts(model.stem, batch, timed)
-    print("\n".join(table(rows)))
-    print("\n".join(verdicts))
+    print("\n".join(["", *verdicts]))
 
 
-def _rows(model: str, batch: int, timed: dict[str, Latency]) -> Iterator[list[str]]:
+def _rows(model: str, batch: int, timed: dict[str, Latency]) -> list[str]:
+    rows = [[f"{model}, batch {batch}", *HEAD]]
     for side, latency in timed.items():
         middle, low, high = latency.ratio(timed["plain"])
-        yield [
-            model,
-            str(batch),
-            side,
-            f"{latency.median:.2f}",
-            f"{latency.percentile(95):.2f}",
-            f"{middle:.3f}",
-            f"{low:.3f}-{high:.3f}",
-            str(len(latency.samples)),
-        ]
+        rows.append(
+            [
+                f"  {side}",
+                f"{latency.median:.2f}",
+                f"{latency.percentile(95):.2f}",
+                f"{middle:.3f}",
+                f"{low:.3f}-{high:.3f}",
+                str(len(latency.samples)),
+            ]
+        )
+    return table(rows)
 
 
 def _verdicts(model: str, batch: int, timed: dict[str, Latency]) -> Iterator[str]:

@@ -72,7 +72,7 @@ def without_rule(model: ir.Model, wrt: ir.Value, of: ir.Value) -> list[ir.Node]:
     between = [
         node
         for node in model.graph
-        if any(value in on_path for value in node.inputs)
+        if not on_path.isdisjoint(graph.reads(node))
         and any(value in on_path and value is not wrt for value in node.outputs)
     ]
     return [

@@ -13,21 +13,46 @@ FLOATS = frozenset(
 )
 
 
+_SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
+    | {"Multinomial"}
+)
+
+
 def is_float(value: ir.Value) -> bool:
     """Whether the value's type is one that gradients flow through."""
     return value.dtype in FLOATS
 
 
+def reads(node: ir.Node) -> list[ir.Value]:
+    """What the node reads: its inputs, and what the bodies of an If or a Loop read around them."""
+    inner = [
+        item
+        for attribute in node.attributes.values()
+        if attribute.type in _SUBGRAPHS
+        for body in _bodies(attribute)
+        for item in ir.traversal.RecursiveGraphIterator(body)
+    ]
+    captured = [value for item in inner for value in item.inputs]
+    around = [value for value in captured if value is not None and value.graph is node.graph]
+    return [value for value in node.inputs if value is not None] + around
+
+
+def _bodies(attribute: ir.Attr) -> list[ir.Graph]:
+    if attribute.type is ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return list(attribute.as_graphs())
+
+
 def descendants(start: ir.Value) -> set[ir.Value]:
     """`start` and all values that depend on it through values of float type."""
+    main = start.graph
+    assert isinstance(main, ir.Graph)
     found = {start}
-    waiting = [start]
-    while waiting:
-        for node in waiting.pop().consumers():
-            for output in node.outputs:
-                if output not in found and is_float(output):
-                    found.add(output)
-                    waiting.append(output)
+    for node in main:  # in topological order
+        if not found.isdisjoint(reads(node)):
+            found.update(output for output in node.outputs if is_float(output))
     return found
 
 
@@ -37,8 +62,8 @@ def ancestors(end: ir.Value) -> set[ir.Value]:
     waiting = [end]
     while waiting:
         node = waiting.pop().producer()
-        for value in () if node is None else node.inputs:
-            if value is not None and value not in found:
+        for value in () if node is None else reads(node):
+            if value not in found:
                 found.add(value)
                 waiting.append(value)
     return found
@@ -56,10 +81,10 @@ def spine(start: ir.Value, end: ir.Value, graph: ir.Graph) -> list[ir.Value]:
     dominators: dict[ir.Value, frozenset[ir.Value]] = {start: frozenset({start})}
     order = [start]
     for node in graph:
-        reached = [value for value in node.inputs if value in on_path and value in dominators]
+        reached = [value for value in reads(node) if value in on_path and value in dominators]
         if not reached:
             continue
-        shared = frozenset.intersection(*(dominators[value] for value in reached if value))
+        shared = frozenset.intersection(*(dominators[value] for value in reached))
         for output in node.outputs:
             if output in on_path and output is not start:
                 dominators[output] = shared | {output}
@@ -76,7 +101,7 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     if any(item.is_graph_input() for item in ancestors(value)):
         return None
     node = value.producer()
-    if node is None or node.domain != "" or node.op_type.startswith("Random"):
+    if node is None or node.domain != "" or node.op_type in _RANDOM:
         return None
     if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
         return None
@@ -84,9 +109,6 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     if any(got is None and item is not None for got, item in zip(inputs, node.inputs, strict=True)):
         return None
     return _evaluate(node, inputs)[value.index() or 0]
-
-
-_SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def _evaluate(

@@ -53,7 +53,7 @@ def rotate(
     *,
     rounds: int,
     calls: int,
-    warmup: int = 2,
+    warmup: int = 1,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Latency]:
     """Time every side in blocks that take turns; the order is reversed every other round.

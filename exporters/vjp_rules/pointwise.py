@@ -15,9 +15,18 @@ from exporters.vjp_rules.registry import Site, vjp
 # --- Gradient passes as it is -----------------------------------------------------------------
 
 
-@vjp("Identity", "Dropout", sparse=True)
+@vjp("Identity", sparse=True)
 def identity(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = x (Dropout at inference); dx = g."""
+    """y = x; dx = g."""
+    return [g]
+
+
+@vjp("Dropout", sparse=True)
+def dropout(site: Site, g: Cotangent) -> list[Cotangent]:
+    """y = x at inference; dx = g."""
+    training = site.given(2)
+    if training is not None and training.any():
+        raise site.unsupported("in training mode")
     return [g]
 
 

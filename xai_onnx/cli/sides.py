@@ -67,7 +67,7 @@ class Sides:
         start = time.perf_counter()
         calls["plain"]()
         once = time.perf_counter() - start
-        count = min(max(int(seconds / once), 3), MOST_CALLS)
+        count = min(max(int(seconds / once), 1), MOST_CALLS)
         return rotate(calls, rounds=rounds, calls=count, progress=progress)
 
 
