@@ -29,7 +29,9 @@ class Ops:
         self._taken = taken
         self._constants: dict[tuple[Any, ...], ir.Value] = {}
         self._emitted: dict[tuple[Any, ...], ir.Value] = {}
-        self._inserted: dict[ir.Value, tuple[ir.Value, tuple[int, ...]]] = {}
+        self._ours: set[ir.Node] = set()
+        self._scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._gathers: set[ir.Node] = set()
 
     def needed_for(self, values: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
         """The recorded nodes and initializers that `values` depend on, in order."""
@@ -79,26 +81,49 @@ class Ops:
     def scale(self, x: ir.Value, factor: ir.Value) -> ir.Value:
         """x times a scalar; times one is left out, constants are multiplied here.
 
-        Behind an Unsqueeze the product goes before it, so that a Squeeze that follows meets it.
+        Scaling waits: what only moves numbers (`transpose`, `unsqueeze`, `squeeze`) goes before it,
+        so that such operators meet each other and cancel.
         """
         if is_ones(factor):
             return x
-        inserted = self._inserted.get(x)
-        if inserted is not None:
-            return self.unsqueeze(self.scale(inserted[0], factor), inserted[1])
         if x in self.initializers and factor in self.initializers:
             return self.constant(_array(x) * _array(factor), _dtype(x))
-        return self.Mul(x, factor)  # type: ignore[no-any-return]
+        value: ir.Value = self.Mul(x, factor)
+        self._scaled[value] = (x, factor)
+        return value
 
     def times(self, g: ir.Value, x: ir.Value) -> ir.Value:
         """g times x of the same rank; a g that is a single one is left out."""
         return x if is_ones(g) else self.Mul(g, x)
 
     def transpose(self, x: ir.Value, perm: Sequence[int]) -> ir.Value:
-        """Permute axes; the identity is left out."""
+        """Permute axes; two permutations become one, the identity is left out.
+
+        Rows gathered by a matrix of indices, [n, m, ...] to [m, n, ...], are gathered by the
+        transposed matrix instead.
+        """
         if list(perm) == list(range(len(perm))):
             return x
+        if x in self._scaled:
+            inner, factor = self._scaled[x]
+            return self.scale(self.transpose(inner, perm), factor)
+        node = self._producer(x)
+        if node is not None and node.op_type == "Transpose":
+            before = node.attributes["perm"].as_ints()
+            return self.transpose(_given(node, 0), [before[axis] for axis in perm])
+        swaps_first_two = list(perm) == [1, 0, *range(2, len(perm))]
+        if node is not None and node in self._gathers and swaps_first_two:
+            indices = self.transpose(_given(node, 1), [1, 0])
+            return self.gather_rows(_given(node, 0), indices)
         return self.Transpose(x, perm=list(perm))  # type: ignore[no-any-return]
+
+    def gather_rows(self, x: ir.Value, indices: ir.Value) -> ir.Value:
+        """The rows of x at `indices`, a matrix [n, m]: [n, m, ...]."""
+        rows: ir.Value = self.Gather(x, indices, axis=0)
+        node = rows.producer()
+        assert node is not None
+        self._gathers.add(node)
+        return rows
 
     def unsqueeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
         """Insert axes of size 1; inserting none is left out."""
@@ -106,20 +131,30 @@ class Ops:
             return x
         if x in self.initializers:
             return self.constant(np.expand_dims(_array(x), tuple(axes)), _dtype(x))
-        value: ir.Value = self.Unsqueeze(x, self.constant(list(axes)))
-        self._inserted[value] = (x, tuple(axes))
-        return value
+        if x in self._scaled:
+            inner, factor = self._scaled[x]
+            return self.scale(self.unsqueeze(inner, axes), factor)
+        return self.Unsqueeze(x, self.constant(list(axes)))  # type: ignore[no-any-return]
 
     def squeeze(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
         """Remove axes of size 1; removing none, or those just inserted, is left out."""
         if not axes:
             return x
-        inserted = self._inserted.get(x)
-        if inserted is not None and inserted[1] == tuple(axes):
-            return inserted[0]
         if x in self.initializers:
             return self.constant(np.squeeze(_array(x), tuple(axes)), _dtype(x))
+        if x in self._scaled:
+            inner, factor = self._scaled[x]
+            return self.scale(self.squeeze(inner, axes), factor)
+        node = self._producer(x)
+        inserted = node is not None and node.op_type == "Unsqueeze"
+        if node is not None and inserted and node.inputs[1] is self.constant(list(axes)):
+            return _given(node, 0)
         return self.Squeeze(x, self.constant(list(axes)))  # type: ignore[no-any-return]
+
+    def _producer(self, x: ir.Value) -> ir.Node | None:
+        """The node behind x if it was emitted here: those of the model are left alone."""
+        node = x.producer()
+        return node if node in self._ours else None
 
     def _node(
         self,
@@ -143,6 +178,7 @@ class Ops:
         for index, output in enumerate(node.outputs):
             output.name = self.unique(f"{node.name}_output_{index}")
         self.nodes.append(node)
+        self._ours.add(node)
         if count > 1:
             return tuple(node.outputs)
         self._emitted[key] = node.outputs[0]
@@ -158,6 +194,12 @@ def is_ones(value: ir.Value) -> bool:
         and value.const_value.dtype.is_floating_point()
         and float(value.const_value.numpy().reshape(())) == 1.0
     )
+
+
+def _given(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None
+    return value
 
 
 def _array(value: ir.Value) -> NDArray[Any]:

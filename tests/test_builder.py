@@ -136,3 +136,42 @@ def test_is_ones(op, x):
     assert not is_ones(op.constant(1))
     assert not is_ones(x)
     assert not is_ones(op.Relu(op.constant(1, FLOAT)))
+
+
+def test_scaling_waits_for_what_moves_numbers(op, x):
+    two = op.constant(2, FLOAT)
+    y = op.squeeze(op.scale(op.unsqueeze(x, [0]), two), [0])
+    assert y.producer().op_type == "Mul"
+    assert y.producer().inputs[0] is x
+    turned = op.transpose(op.scale(x, two), [1, 0])
+    assert [node.op_type for node in op.needed_for([turned])[0]] == ["Transpose", "Mul"]
+    np.testing.assert_array_equal(evaluate(op, turned, {x: [[1, 2]]}), [[2], [4]])
+
+
+def test_permutations_become_one(op):
+    x = placeholder("x", [None] * 3)
+    assert op.transpose(op.transpose(x, [1, 2, 0]), [2, 0, 1]) is x
+    once = op.transpose(op.transpose(x, [1, 2, 0]), [1, 2, 0])
+    assert once.producer().inputs[0] is x
+    given = np.arange(24).reshape(2, 3, 4)
+    expected = given.transpose(1, 2, 0).transpose(1, 2, 0)
+    np.testing.assert_array_equal(evaluate(op, once, {x: given}), expected)
+
+
+def test_permuted_rows_are_gathered_in_that_order(op, x):
+    indices = ir.Value(
+        name="i", shape=ir.Shape([None, None]), type=ir.TensorType(ir.DataType.INT64)
+    )
+    rows = op.gather_rows(x, op.transpose(indices, [1, 0]))
+    turned = op.transpose(rows, [1, 0, 2])
+    assert [node.op_type for node in op.needed_for([turned])[0]] == ["Gather"]
+    assert turned.producer().inputs[1] is indices
+    kept = op.transpose(rows, [2, 0, 1])
+    assert kept.producer().op_type == "Transpose"
+
+
+def test_nodes_of_the_model_are_left_alone(op, x):
+    node = ir.Node("", "Transpose", [x], [ir.AttrInt64s("perm", [1, 0])])
+    y = op.transpose(node.outputs[0], [1, 0])
+    assert y is not x
+    assert y.producer().inputs[0] is node.outputs[0]

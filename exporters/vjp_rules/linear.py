@@ -82,7 +82,7 @@ def conv(site: Site, g: Cotangent) -> list[Cotangent | None]:
     groups = site.attribute("group", 1)
     pointwise = window == Window.unit(len(kernel)) and groups == 1
     if pointwise and g.one_hot is not None and g.one_hot.axis == 1 - g.rank:
-        rows = op.Gather(weight, g.one_hot.index, axis=0)  # [K, B, C, 1, 1]
+        rows = op.gather_rows(weight, g.one_hot.index)  # [K, B, C, 1, 1]
         value = op.times(g.value, rows)
         return [Cotangent(value, shape, g.constant - {1 - g.rank})]
     g = site.dense(g)
@@ -98,7 +98,7 @@ def _row(site: Site, g: Cotangent, weight: ir.Value, class_axis: int) -> ir.Valu
     """The chosen class's weights, [K, B, C], out of a matrix with the classes at `class_axis`."""
     assert g.one_hot is not None
     if class_axis == 0:
-        return site.op.Gather(weight, g.one_hot.index, axis=0)  # type: ignore[no-any-return]
+        return site.op.gather_rows(weight, g.one_hot.index)
     columns = site.op.Gather(weight, g.one_hot.index, axis=1)  # [C, K, B]
     return site.op.transpose(columns, [1, 2, 0])
 
