@@ -6,8 +6,8 @@ The rule for finding it:
 2. Without maps of class scores: values from which the score is reached without crossing a weighted
    Conv, Gemm or MatMul (SqueezeNet classifies by a convolution and averages its maps).
 3. Of these, feature maps [B, C, h, w] with C > 1 and h*w > 1.
-4. The last one from which the score can be differentiated, with at least half of the weighted
-   operators upstream of it; otherwise the choice is refused, and the candidates are listed.
+4. The last one, with at least half of the weighted operators upstream of it; otherwise the choice
+   is refused, and the candidates are listed.
 """
 
 from __future__ import annotations
@@ -66,12 +66,11 @@ def find(model: ir.Model, image: ImageInput, score: Score, shapes: Shapes) -> Ta
             "found no feature map [B, C, h, w] that every path to the score crosses; "
             "name a layer with --target-layer (see xai-onnx inspect)"
         )
-    usable = [candidate for candidate in found if candidate.missing is None]
-    chosen = usable[-1] if usable else found[-1]
+    chosen = found[-1]  # where it can't be differentiated, nor can the ones before it
     if _share_upstream(model, image.value, score.value, chosen.value) < 0.5:
         listed = ", ".join(candidate.text for candidate in found[-5:])
         raise TargetLayerError(
-            f"the last usable feature map, {chosen.text}, has less than half of the network before "
+            f"the last feature map, {chosen.text}, has less than half of the network before "
             f"it; name a layer with --target-layer, e.g. one of {listed}"
         )
     return chosen

@@ -80,14 +80,15 @@ class TestDeclarations:
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a.saliency_map, b.saliency_map)
 
-    def test_scores_with_axes_of_size_one(self, export):
+    @pytest.mark.parametrize("axes", [[2, 3], [1, 2], [1]])
+    def test_scores_with_axes_of_size_one(self, export, axes):
         """[B, N, 1, 1], as fully convolutional classifiers end; chosen by index and by rank."""
-        model = tiny_net(arrays={"axes": np.array([2, 3])})
+        model = tiny_net(arrays={"axes": np.array(axes)})
         model.graph.node.append(helper.make_node("Unsqueeze", ["logits", "axes"], ["maps"]))
+        shape = ["batch", *(1 if axis in axes else 5 for axis in range(1, 2 + len(axes)))]
         del model.graph.output[:]
-        model.graph.output.append(
-            helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["batch", 5, 1, 1])
-        )
+        model.graph.output.append(helper.make_tensor_value_info("maps", TensorProto.FLOAT, shape))
+        assert len(shape) == 2 + len(axes)
         flat = xai_onnx.load(export(tiny_net(), "flat.onnx"))
         for options in ({}, {"targets": "predicted", "top_k": 2}):
             wide = xai_onnx.load(export(model, **options))

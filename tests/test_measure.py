@@ -38,7 +38,7 @@ def test_warm_up_calls_are_not_timed(clock):
     def run():
         clock[0] += next(lengths)
 
-    latency = rotate({"a": run}, rounds=2, calls=2)["a"]
+    latency = rotate({"a": run}, rounds=2, calls=2, warmup=2)["a"]
     assert latency.samples == pytest.approx((1000, 2000, 3000, 4000))
     assert latency.blocks == pytest.approx((1500, 3500))
 

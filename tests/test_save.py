@@ -72,6 +72,14 @@ class TestOneFile:
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == ["out.onnx"]
 
+    def test_doc_strings_are_left_out(self, tmp_path):
+        """Exporters of torch write a stack trace into every node."""
+        model = tiny_net()
+        for node in model.graph.node:
+            node.doc_string = "File /home/someone/train.py, line 1"
+        exporters.export_gradcam(model, tmp_path / "out.onnx")
+        assert b"someone" not in (tmp_path / "out.onnx").read_bytes()
+
     @pytest.mark.parametrize("name", ["out", "out.pb", "out.onnx.data", "onnx"])
     def test_another_suffix(self, tmp_path, name):
         with pytest.raises(OutputFileError, match=r"is an \.onnx file; name it so"):

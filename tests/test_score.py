@@ -90,9 +90,24 @@ class TestEndings:
         assert (score.value.name, score.activation) == ("same", None)
 
     def test_a_cast_from_integers_is_not_stepped_over(self):
-        whole = node("Cast", "logits", "whole", to=TensorProto.INT32)
-        model = ended(whole, node("Cast", "whole", "back", to=TensorProto.FLOAT), last="back")
-        assert Classifier(model).score.value.name == "back"
+        soft = node("Softmax", "logits", "soft")
+        whole = node("Cast", "soft", "whole", to=TensorProto.INT32)
+        back = node("Cast", "whole", "back", to=TensorProto.FLOAT)
+        score = Classifier(ended(soft, whole, back, last="back")).score
+        assert (score.value.name, score.activation) == ("back", None)
+
+    def test_the_softmax_of_several_heads_is_not_stepped_over(self):
+        """Two heads of three classes each, side by side: not one softmax over six."""
+        model = tiny_net(classes=6, arrays={"heads": np.array([-1, 2, 3])})
+        split = node("Reshape", ["logits", "heads"], "split")
+        model.graph.node.extend([split, node("Softmax", "split", "soft", axis=2)])
+        model.graph.node.append(node("Flatten", "soft", "joined"))
+        del model.graph.output[:]
+        model.graph.output.append(
+            helper.make_tensor_value_info("joined", TensorProto.FLOAT, ["batch", 6])
+        )
+        score = Classifier(model).score
+        assert (score.value.name, score.activation) == ("joined", None)
 
     def test_scores_that_hang_on_nothing(self):
         """An output that no node makes has nothing before it."""

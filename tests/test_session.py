@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -89,6 +90,36 @@ def test_cuda(tiny_explained):
 def test_cuda_that_is_not_there(tiny):
     with pytest.raises(ProviderError, match=r"'cuda' is not in .*pip install 'xai-onnx\[gpu\]'"):
         Session(tiny, ["cuda"])
+
+
+class PretendsToHaveCuda(onnxruntime.InferenceSession):
+    """A session on the CPU that says it were on CUDA, and notes what is bound."""
+
+    bound: ClassVar[list[str]] = []
+
+    def __init__(self, model, options, providers):
+        super().__init__(model, options, providers=["CPUExecutionProvider"])
+
+    def get_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def run_with_iobinding(self, binding, run_options=None):
+        self.bound.append("called")
+        super().run_with_iobinding(binding, run_options)
+
+
+def test_an_accelerator_is_bound_and_the_cpu_is_not(tiny, monkeypatch):
+    """So that outputs which nobody asks for stay on the device."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", PretendsToHaveCuda)
+    PretendsToHaveCuda.bound.clear()
+    feed = {"image": tensors(2)}
+    (on_cpu,) = Session(tiny, ["cpu"]).run(["logits"], feed)
+    assert PretendsToHaveCuda.bound == []
+    (on_device,) = Session(tiny, ["cuda"]).run(["logits"], feed)
+    assert PretendsToHaveCuda.bound == ["called"]
+    np.testing.assert_array_equal(on_cpu, on_device)
 
 
 class WithoutCuda(onnxruntime.InferenceSession):
