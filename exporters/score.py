@@ -90,11 +90,20 @@ def _before_activation(output: ir.Value, shapes: Shapes) -> tuple[ir.Value, str 
             return output, None
         before = node.inputs[0]
         scores = class_axis(shapes.get(before, ()))
-        if node.op_type in ACTIVATIONS and scores is not None:
+        if scores is not None and _is_activation(node, scores, len(shapes[before])):
             return before, ACTIVATIONS[node.op_type]
         if node.op_type not in _PASSING or scores is None or not is_float(before):
             return output, None
         value = before
+
+
+def _is_activation(node: ir.Node, classes: int, rank: int) -> bool:
+    """Whether the node turns logits into probabilities: a softmax must run over the classes."""
+    if node.op_type not in ACTIVATIONS:
+        return False
+    attribute = node.attributes.get("axis")
+    axis = -1 if attribute is None else attribute.as_int()
+    return node.op_type == "Sigmoid" or (axis if axis < 0 else axis - rank) == classes
 
 
 def _text(shape: Shape) -> str:

@@ -144,3 +144,12 @@ class TestWhichOutput:
     def test_an_initializer_as_an_output(self):
         bias = helper.make_tensor_value_info("b3", TensorProto.FLOAT, [5])
         assert Classifier(tiny_net(extra_outputs=[bias])).score.output.name == "logits"
+
+
+def test_a_softmax_over_another_axis_is_no_final_activation():
+    model = tiny_net("Softmax")
+    (ending,) = [node for node in model.graph.node if node.op_type == "Softmax"]
+    ending.attribute.append(onnx.helper.make_attribute("axis", 0))
+    assert Classifier(model).score.activation is None
+    ending.attribute[0].i = 1
+    assert Classifier(model).score.activation == "softmax"

@@ -80,7 +80,10 @@ class Model:
     def predict(
         self, images: Image | Sequence[Image], *, preprocessed: bool = False
     ) -> Prediction | list[Prediction]:
-        """Classify pictures, at the price of the plain model.
+        """Classify pictures.
+
+        At the price of the plain model, but for files with ``targets="predicted"``: those compute
+        their maps in every run.
 
         Args:
             images: a path, an uint8 RGB array [H0, W0, 3], a list of those; or, with

@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     with progress(len(places), "picture") as bar:
         for image, place in places:
             explanations = _explain(model, image, arguments)
+            if place != arguments.output:
+                _make(place.parent)
             render.save(render.picture(explanations), place)
             found = [explanation.to_dict() for explanation in explanations]
             results.append({"image": image, "picture": str(place), "explanations": found})
@@ -127,11 +129,15 @@ def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
         raise OutputFileError(
             f"{twice}: two of the images would be written there; explain them one by one"
         )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputFileError(f"{output}: can't be made: {error.strerror}") from error
     return places
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of the figures, once there is one to put into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputFileError(f"{folder}: can't be made: {error.strerror}") from error
 
 
 def _text(explanation: Explanation) -> str:
