@@ -149,7 +149,7 @@ class TestWhichOutput:
 def test_a_softmax_over_another_axis_is_no_final_activation():
     model = tiny_net("Softmax")
     (ending,) = [node for node in model.graph.node if node.op_type == "Softmax"]
-    ending.attribute.append(onnx.helper.make_attribute("axis", 0))
+    ending.attribute.append(helper.make_attribute("axis", 0))
     assert Classifier(model).score.activation is None
     ending.attribute[0].i = 1
     assert Classifier(model).score.activation == "softmax"
