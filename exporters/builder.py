@@ -32,6 +32,7 @@ class Ops:
         self._ours: set[ir.Node] = set()
         self._scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._gathers: set[ir.Node] = set()
+        self._outer: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
     def needed_for(self, values: Iterable[ir.Value]) -> tuple[list[ir.Node], list[ir.Value]]:
         """The recorded nodes and initializers that `values` depend on, in order."""
@@ -95,6 +96,22 @@ class Ops:
     def times(self, g: ir.Value, x: ir.Value) -> ir.Value:
         """g times x of the same rank; a g that is a single one is left out."""
         return x if is_ones(g) else self.Mul(g, x)
+
+    def outer(self, rows: ir.Value, maps: ir.Value) -> ir.Value:
+        """Rows [K, B, C, 1, 1] times maps [K, B, 1, h, w], of which `mean` need not make use."""
+        value = self.times(maps, rows)
+        if value is not rows:
+            self._outer[value] = (rows, maps)
+        return value
+
+    def mean(self, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """The mean over the last axes, which stay with size 1; of an `outer`, that of its maps."""
+        if not axes:
+            return x
+        if x in self._outer:
+            rows, maps = self._outer[x]
+            return self.Mul(rows, self.mean(maps, axes))  # type: ignore[no-any-return]
+        return self.ReduceMean(x, self.constant(list(axes)), keepdims=1)  # type: ignore[no-any-return]
 
     def transpose(self, x: ir.Value, perm: Sequence[int]) -> ir.Value:
         """Permute axes; two permutations become one, the identity is left out.

@@ -42,8 +42,8 @@ def gradcam(op: Ops, a: ir.Value, shape: Shape, g: Cotangent) -> ir.Value:
     if -3 in g.constant:
         g = dense(op, g, a)
     spatial = [axis for axis in (-2, -1) if axis not in g.constant]
-    alpha = op.ReduceMean(g.value, op.constant(spatial), keepdims=1) if spatial else g.value
-    alpha = op.transpose(op.squeeze(alpha, [3, 4]), [1, 0, 2])  # [B, K, C]
+    alpha = op.squeeze(op.mean(g.value, spatial), [3, 4])
+    alpha = op.transpose(alpha, [1, 0, 2])  # [B, K, C]
     channels = _flat(op, a, shape)  # [B, C, h*w]
     weighted = op.Relu(op.MatMul(alpha, channels))
     return _maps(op, weighted, a, shape)

@@ -175,3 +175,17 @@ def test_nodes_of_the_model_are_left_alone(op, x):
     y = op.transpose(node.outputs[0], [1, 0])
     assert y is not x
     assert y.producer().inputs[0] is node.outputs[0]
+
+
+def test_the_mean_of_an_outer_product_leaves_the_product_out(op):
+    rows, maps = placeholder("rows", [1, 2, 3, 1, 1]), placeholder("maps", [1, 2, 1, 4, 5])
+    product = op.outer(rows, maps)
+    mean = op.mean(product, [-2, -1])
+    assert op.mean(product, []) is product
+    assert product.producer() not in op.needed_for([mean])[0]
+    rng = np.random.default_rng(0)
+    feed = {rows: rng.standard_normal((1, 2, 3, 1, 1)), maps: rng.standard_normal((1, 2, 1, 4, 5))}
+    expected = (feed[rows] * feed[maps]).mean((-2, -1), keepdims=True)
+    np.testing.assert_allclose(evaluate(op, mean, feed), expected, rtol=1e-5)
+    ones = op.constant(np.ones((1, 1, 1, 1, 1)), FLOAT)
+    assert op.outer(rows, ones) is rows

@@ -83,7 +83,7 @@ def conv(site: Site, g: Cotangent) -> list[Cotangent | None]:
     pointwise = window == Window.unit(len(kernel)) and groups == 1
     if pointwise and g.one_hot is not None and g.one_hot.axis == 1 - g.rank:
         rows = op.gather_rows(weight, g.one_hot.index)  # [K, B, C, 1, 1]
-        value = op.times(g.value, rows)
+        value = op.outer(rows, g.value)
         return [Cotangent(value, shape, g.constant - {1 - g.rank})]
     g = site.dense(g)
     merged = scatter_windows(site, k_into_batch(op, g, site.output), weight, window, groups)
