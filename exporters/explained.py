@@ -63,16 +63,7 @@ def build(
     main = classifier.model.graph
     op = Ops({str(v.name) for v in _all_values(main)} | {str(node.name) for node in main})
     class_index, chosen = _targets(op, classifier, targets, top_k)
-    g = vjp(
-        op,
-        classifier.model,
-        layer.value,
-        scored.value,
-        _seed(op, scored, chosen, classifier.shapes),
-        classifier.shapes,
-    )
-    if g.one_hot is not None:
-        g = dense(op, g, layer.value)
+    g = class_gradient(op, classifier, layer, chosen)
     cam = CAM_METHODS[method](op, layer.value, layer.shape, g)
     if layer.value.dtype != ir.DataType.FLOAT:
         cam = op.Cast(cam, to=int(ir.DataType.FLOAT))
@@ -88,7 +79,7 @@ def build(
             image.value,
             spatial=(height_axis, height_axis + 1),
         )
-    activations = _finish(op, classifier, layer, class_index, top_k, g.value, outputs)
+    activations = _finish(op, classifier, layer, class_index, top_k, outputs)
     manifest = Manifest(
         method=method,
         target_layer=source_name,
@@ -102,7 +93,6 @@ def build(
         activations=activations,
         cam=str(outputs["cam"].name),
         saliency_map=str(outputs["saliency_map"].name) if with_saliency_map else None,
-        gradient=str(g.value.name),
         num_classes=scored.num_classes,
         labels=names,
         preprocess=preprocess,
@@ -111,6 +101,15 @@ def build(
     )
     classifier.model.metadata_props[METADATA_KEY] = manifest.to_json()
     return classifier.model, manifest
+
+
+def class_gradient(
+    op: Ops, classifier: Classifier, layer: TargetLayer, chosen: ir.Value
+) -> Cotangent:
+    """The gradient, at the layer, of the scores of the classes `chosen`, int64 [B, K]."""
+    seed = _seed(op, classifier.score, chosen, classifier.shapes)
+    g = vjp(op, classifier.model, layer.value, classifier.score.value, seed, classifier.shapes)
+    return g if g.one_hot is None else dense(op, g, layer.value)
 
 
 def read_labels(
@@ -178,12 +177,11 @@ def _finish(
     layer: TargetLayer,
     class_index: ir.Value | None,
     top_k: int,
-    gradient: ir.Value,
     outputs: dict[str, ir.Value],
 ) -> str:
     """Put what was emitted into the graph, declare inputs and outputs; the activations' name."""
     main = classifier.model.graph
-    nodes, initializers = op.needed_for([*outputs.values(), gradient])
+    nodes, initializers = op.needed_for(outputs.values())
     for initializer in initializers:
         main.register_initializer(initializer)
     main.extend(nodes)

@@ -328,7 +328,6 @@ class TestVerify:
         checks = json.loads(run("verify", tiny_explained, tiny, "--json"))
         assert [check["check"] for check in checks] == [
             "original outputs",
-            "gradient",
             "cam",
             "saliency_map",
             "one by one",

@@ -20,7 +20,6 @@ MANIFEST = Manifest(
     activations="activations",
     cam="cam",
     saliency_map="saliency_map",
-    gradient="logits_gradient",
     num_classes=2,
     labels=("caffè", "茶"),
     preprocess=parse("torchvision", "NCHW", 224, 224),

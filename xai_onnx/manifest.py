@@ -36,8 +36,6 @@ class Manifest:
         class_index: the int64 [B, K] input; ``None`` with ``targets="predicted"``.
         activations, cam, saliency_map: names of the outputs; `saliency_map` is ``None`` in a file
             exported without it.
-        gradient: ONNX value inside the graph that broadcasts to [K, B, C, h, w], the gradient of
-            the score at the target layer; it is no output.
         num_classes: N.
         labels: N class names, or empty where none are known.
         preprocess: how a picture becomes the input tensor; ``None`` where unknown.
@@ -57,7 +55,6 @@ class Manifest:
     activations: str
     cam: str
     saliency_map: str | None
-    gradient: str
     num_classes: int
     labels: tuple[str, ...]
     preprocess: Preprocess | None
