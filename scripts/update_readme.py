@@ -19,7 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = REPOSITORY / "README.md"
 ASSETS = REPOSITORY / "xai_onnx" / "assets"
-BLOCK = re.compile(r"(<!-- run: (?P<command>.+?) -->\n```\w*\n).*?(\n```)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- run: (?P<command>.+?) -->\n```\n)(?:.*?\n)??(```\n)", re.DOTALL)
 KEEP = re.compile(r"<!-- keep: (?P<file>\S+) -> (?P<place>\S+) -->")
 
 
@@ -46,7 +46,7 @@ def run(command: str, folder: Path) -> str:
     )
     if done.returncode not in (0, 2):
         raise SystemExit(f"{command}: exit code {done.returncode}\n{done.stderr}")
-    return f"$ {command}\n{done.stdout}{done.stderr}".rstrip()
+    return f"$ {command}\n{done.stdout}{done.stderr}".rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -152,3 +152,12 @@ def test_malformed_object(changes, message):
 def test_what_is_no_object_is_malformed(data):
     with pytest.raises(PreprocessError, match="malformed"):
         Preprocess.from_dict(data, "m.onnx")
+
+
+def test_the_summary_is_one_line_in_words():
+    lite = parse("lite", "NCHW", 224, 224)
+    assert lite.summary == (
+        "RGB 224x224 NCHW, short side to 256, centre crop, bicubic, "
+        "(pixel * 1 - 127/127/127) / 128/128/128"
+    )
+    assert "squashed" in parse("unit", "NHWC", 32, 32).summary

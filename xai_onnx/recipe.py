@@ -75,6 +75,18 @@ class Preprocess:
             if present:
                 raise PreprocessError(f"preprocessing: {problem}")
 
+    @property
+    def summary(self) -> str:
+        """The recipe in words, one line."""
+        cut = "squashed"
+        if self.shortest_side is not None:
+            cut = f"short side to {self.shortest_side}, centre crop"
+        numbers = ["/".join(f"{x:g}" for x in values) for values in (self.mean, self.std)]
+        return (
+            f"{self.color} {self.height}x{self.width} {self.layout}, {cut}, {self.interpolation}, "
+            f"(pixel * {self.scale:g} - {numbers[0]}) / {numbers[1]}"
+        )
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str) -> Preprocess:
         """Rebuild a recipe from its JSON object; `where` names the file in error messages."""

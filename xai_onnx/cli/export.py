@@ -57,11 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
         if manifest.output_activation and manifest.score != manifest.score_output
         else ""
     )
+    recipe = manifest.preprocess
     lines = [
         f"{arguments.output}  {size / 1e6:.2f} MB, {grown:+.2%}",
         f"target layer  {manifest.target_layer}",
         f"score         {score}",
-        f"preprocess    {manifest.preprocess or 'unknown: takes ready tensors only'}",
+        f"preprocess    {recipe.summary if recipe else 'unknown: takes ready tensors only'}",
         f"labels        {len(manifest.labels) or 'none'}",
     ]
     say(arguments, dataclasses.asdict(manifest), lines)

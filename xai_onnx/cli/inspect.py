@@ -133,5 +133,7 @@ def _shape(shape: list[Any]) -> str:
 def _manifest_lines(manifest: Manifest) -> list[str]:
     data = dataclasses.asdict(manifest)
     labels = data.pop("labels")
+    if manifest.preprocess is not None:
+        data["preprocess"] = manifest.preprocess.summary
     rows = [[name, str(value)] for name, value in data.items()]
     return table([*rows, ["labels", f"{len(labels)} names" if labels else "none"]])
