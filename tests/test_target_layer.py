@@ -205,6 +205,11 @@ class TestNames:
         (("batch", 16, 8, 8), True),
         (("batch", 16, "free", "free"), True),
         (("batch", 16, 1, 8), True),
+        (("batch", 16, 7, 8), True),
+        (("batch", 200, 3, 24), True),
+        (("batch", 7, 7, 768), False),
+        (("batch", 8, 8, 16), False),
+        (("batch", 16, 8, "free"), False),
         (("batch", 16, 1, 1), False),
         (("batch", 1, 8, 8), False),
         (("batch", "free", 8, 8), False),
@@ -213,4 +218,23 @@ class TestNames:
     ],
 )
 def test_what_a_feature_map_is(shape, is_one):
-    assert is_feature_map(shape) is is_one
+    image = Classifier(tiny_net()).image
+    assert (image.height, image.width) == (32, 32)
+    assert is_feature_map(shape, image) is is_one
+
+
+def test_maps_with_channels_last_are_refused(tmp_path):
+    """[B, 8, 8, 16] is no [B, C, h, w], whatever the number of its axes."""
+    axes = {"axes": np.array([1, 2])}
+    model = tiny_net(arrays=axes)
+    nodes = {item.output[0]: item for item in model.graph.node}
+    turned = node("Transpose", ["features"], "last", "turn", perm=[0, 2, 3, 1])
+    mean = node("ReduceMean", ["last", "axes"], "flat", "mean", keepdims=0)
+    before = list(model.graph.node)[: list(model.graph.node).index(nodes["features"]) + 1]
+    head = nodes["logits"]
+    del model.graph.node[:]
+    model.graph.node.extend([*before, turned, mean, head])
+    found = Classifier(model)
+    assert found.target_layer().value.name == "features"
+    with pytest.raises(TargetLayerError, match=r"has shape \[batch, 8, 8, 16\]; it must be"):
+        found.target_layer("last")
