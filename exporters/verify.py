@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from exporters import source
@@ -31,6 +32,7 @@ UNDERFLOW = 1e-30
 
 # Why each tolerance: see the check that uses it.
 OUTPUTS, CAM, SALIENCY, ONE_BY_ONE = 1e-6, 1e-4, 1e-5, 1e-5
+HALF = 2 * float(np.finfo(np.float16).eps)  # two units in the last place of a float16 model
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,10 @@ class _Bench:
         """Outputs of the explained file, as users run it."""
         return run(self._session, names, self.feed(self.tensor[rows], rows), self._name)
 
+    def tolerance(self, usual: float) -> float:
+        """The usual tolerance, float32's, or that of a model that computes in float16."""
+        return HALF if self.target.dtype == ir.DataType.FLOAT16 else usual
+
     def chosen(self) -> NDArray[np.int64]:
         """The classes that were explained, [B, K]."""
         position = self.names.index(self.manifest.score_output)
@@ -139,7 +145,7 @@ def _outputs(bench: _Bench) -> Check:
     detail = "bit-identical" if identical else "not bit-identical"
     if not bench.same_source:
         detail += "; the file was made from other bytes than this original"
-    return Check("original outputs", error, OUTPUTS, detail)
+    return Check("original outputs", error, bench.tolerance(OUTPUTS), detail)
 
 
 def _cam(bench: _Bench) -> Check:
@@ -170,7 +176,7 @@ def _cam(bench: _Bench) -> Check:
     filled = int((maps.max(1) > maps.min(1)).sum())
     detail = f"central differences in float64, {expected.size} positions; "
     detail += f"{filled} of {len(maps)} maps aren't empty"
-    return Check("cam", error, CAM, detail)
+    return Check("cam", error, bench.tolerance(CAM), detail)
 
 
 def _saliency_map(bench: _Bench) -> Check:
@@ -202,7 +208,8 @@ def _one_by_one(bench: _Bench) -> Check:
     (together,) = bench.run([bench.manifest.cam])
     alone = [bench.run([bench.manifest.cam], slice(i, i + 1))[0] for i in range(len(together))]
     error = _relative(np.concatenate(alone), together)
-    return Check("one by one", error, ONE_BY_ONE, f"{len(together)} pictures")
+    tolerance = bench.tolerance(ONE_BY_ONE)
+    return Check("one by one", error, tolerance, f"{len(together)} pictures")
 
 
 CHECKS = (_outputs, _cam, _saliency_map, _one_by_one)

@@ -7,7 +7,7 @@ from onnx import helper, numpy_helper
 from tiny_net import saved, tiny_net
 
 import exporters
-from exporters.verify import CHECKS, Check, verify
+from exporters.verify import CHECKS, HALF, SALIENCY, Check, verify
 from xai_onnx.errors import ManifestError, ModelFileError
 
 
@@ -79,7 +79,10 @@ def test_good_files_pass(export, tmp_path, ending, options):
     assert (checks[2].detail == left_out) == (options.get("saliency_map") is False)
 
 
-@pytest.mark.parametrize("options", [{"layout": "NHWC"}, {"size": "side"}, {"dtype": "uint8"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"layout": "NHWC"}, {"size": "side"}, {"dtype": "uint8"}, {"dtype": "float16"}],
+)
 def test_other_inputs_pass(export, tmp_path, options):
     plain = saved(tiny_net(**options), tmp_path / "plain.onnx")
     assert failed(export(plain), plain) == set()
@@ -222,3 +225,12 @@ def test_weights_beside_the_explained_file(tmp_path, tiny_explained, tiny):
 def test_maps_that_underflow_are_not_compared(export, tmp_path):
     plain = saved(tiny_net(gain=1e-40), tmp_path / "plain.onnx")
     assert "saliency_map" not in failed(export(plain), plain)
+
+
+def test_float16_is_held_to_float16(export, tmp_path):
+    plain = saved(tiny_net(dtype="float16"), tmp_path / "plain.onnx")
+    explained = export(plain)
+    assert {check.tolerance for check in verify(explained, plain)} == {HALF, SALIENCY}
+    wrong = onnx.load(explained)
+    scale_output(wrong, "cam", 1.01)
+    assert failed(saved(wrong, tmp_path / "wrong.onnx"), plain) == {"cam"}
