@@ -39,7 +39,7 @@ class Classifier:
     def target_layer(self, name: str | None = None) -> TargetLayer:
         """The target layer called `name`, or the one that the rule finds."""
         if name is not None:
-            return target_layer.by_name(self.model, name, self.score, self.shapes)
+            return target_layer.by_name(self.model, name, self.image, self.score, self.shapes)
         return target_layer.find(self.model, self.image, self.score, self.shapes)
 
     def operators_without_rule(self) -> list[str]:

@@ -5,13 +5,15 @@ The rule for finding it:
 1. The spine: float values that every path from the image to the score crosses.
 2. Without maps of class scores: values from which the score is reached without crossing a weighted
    Conv, Gemm or MatMul (SqueezeNet classifies by a convolution and averages its maps).
-3. Of these, feature maps [B, C, h, w] with C > 1 and h*w > 1.
+3. Of these, feature maps [B, C, h, w] with C > 1 and h*w > 1; maps [B, h, w, C] are recognised by
+   the image's proportions, and left out.
 4. The last one, with at least half of the weighted operators upstream of it; otherwise the choice
    is refused, and the candidates are listed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -48,7 +50,8 @@ def candidates(
     found = []
     for value in graph.spine(image.value, score.value, model.graph):
         shape = shapes[value]
-        if value is not image.value and value in weighted_after and is_feature_map(shape):
+        usual = is_feature_map(shape, image)
+        if value is not image.value and value in weighted_after and usual:
             missing = without_rule(model, value, score.value)
             found.append(TargetLayer(value, shape, missing[-1] if missing else None))
     return found
@@ -76,7 +79,9 @@ def find(model: ir.Model, image: ImageInput, score: Score, shapes: Shapes) -> Ta
     return chosen
 
 
-def by_name(model: ir.Model, name: str, score: Score, shapes: Shapes) -> TargetLayer:
+def by_name(
+    model: ir.Model, name: str, image: ImageInput, score: Score, shapes: Shapes
+) -> TargetLayer:
     """The target layer called `name`: an ONNX value, or a node, whose first output is taken.
 
     Raises:
@@ -95,7 +100,7 @@ def by_name(model: ir.Model, name: str, score: Score, shapes: Shapes) -> TargetL
             f"target layer {name!r} does not lie between image and score {score.value.name!r}; "
             "see xai-onnx inspect for the layers that do"
         )
-    if not is_feature_map(shape):
+    if not is_feature_map(shape, image):
         listed = ", ".join(str(size) for size in shape)
         raise TargetLayerError(
             f"target layer {name!r} has shape [{listed}]; it must be a feature map [B, C, h, w] "
@@ -105,9 +110,31 @@ def by_name(model: ir.Model, name: str, score: Score, shapes: Shapes) -> TargetL
     return TargetLayer(value, shape, missing[-1] if missing else None)
 
 
-def is_feature_map(shape: Shape) -> bool:
-    """Whether the shape is [B, C, h, w] with channels and positions."""
-    return len(shape) == 4 and shape[1] != 1 and isinstance(shape[1], int) and shape[2:] != (1, 1)
+def is_feature_map(shape: Shape, image: ImageInput) -> bool:
+    """Whether the shape is [B, C, h, w], with channels and positions.
+
+    [B, h, w, C] has four axes too: it is what the shape is taken for if its axes 1 and 2 have the
+    image's proportions and its last two have not.
+    """
+    if len(shape) != 4 or not isinstance(shape[1], int) or shape[1] == 1:
+        return False
+    height, width = shape[2:]
+    if not isinstance(height, int) or not isinstance(width, int):
+        return not isinstance(height, int) and not isinstance(width, int)
+    if height * width == 1:
+        return False
+    return _proportional(height, width, image) or not _proportional(shape[1], height, image)
+
+
+def _proportional(height: int, width: int, image: ImageInput) -> bool:
+    """Whether a map has the image's proportions, but for one position or a tenth.
+
+    Strides and borders round; an image of free size is taken for a square.
+    """
+    full = (image.height or 1, image.width or 1)
+    stride = math.sqrt(full[0] * full[1] / (height * width))
+    both = zip((height, width), full, strict=True)
+    return all(abs(small - large / stride) <= max(1, small / 10) for small, large in both)
 
 
 def _reached_through_weights(model: ir.Model, image: ir.Value, score: ir.Value) -> set[ir.Value]:

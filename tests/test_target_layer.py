@@ -109,7 +109,7 @@ class TestFinding:
 
     def test_a_map_before_an_operator_without_rule_is_passed_over(self):
         """Where a later map can be differentiated, that is taken."""
-        normed = helper.make_node("LpNormalization", ["early2"], ["normed"], "norm", axis=1)
+        normed = helper.make_node("Hardmax", ["early2"], ["normed"], "norm", axis=1)
         model = tiny_net()
         (conv2,) = [n for n in model.graph.node if n.name == "conv2"]
         place = list(model.graph.node).index(conv2)
@@ -120,15 +120,16 @@ class TestFinding:
         model.graph.node.extend(nodes)
         found = Classifier(model)
         missing = {c.value.name: c.missing and c.missing.op_type for c in found.candidates()}
-        assert missing["early"] == missing["early2"] == "LpNormalization"
+        assert missing["early"] == missing["early2"] == "Hardmax"
         assert missing["normed"] is None
         assert found.target_layer().value.name == "features"
-        assert found.operators_without_rule() == ["LpNormalization"]
+        assert found.operators_without_rule() == ["Hardmax"]
 
     def test_where_no_map_can_be_differentiated_the_last_is_named(self):
-        tail = [helper.make_node("LpNormalization", ["features"], ["mid"], "norm", axis=1)]
-        tail.append(helper.make_node("ReduceL1", ["mid", "axes"], ["tail"], "odd", keepdims=1))
-        model = tiny_net(tail=tail, arrays={"axes": np.array([2, 3])})
+        tail = [helper.make_node("Hardmax", ["features"], ["mid"], "norm", axis=1)]
+        tail.append(helper.make_node("GlobalAveragePool", ["mid"], ["narrow"]))
+        tail.append(helper.make_node("Hardmax", ["narrow"], ["tail"], "odd", axis=1))
+        model = tiny_net(tail=tail)
         found = Classifier(model)
         chosen = found.target_layer()
         assert chosen.value.name in {"features", "mid"}
@@ -192,7 +193,7 @@ class TestNames:
             Classifier(model).target_layer(name)
 
     def test_an_operator_without_rule_behind_it_is_noted(self):
-        tail = [helper.make_node("LpNormalization", ["features"], ["tail"], "norm", axis=1)]
+        tail = [helper.make_node("Hardmax", ["features"], ["tail"], "norm", axis=1)]
         model = tiny_net(tail=tail)
         found = Classifier(model)
         assert found.target_layer("features").missing.name == "norm"
@@ -205,6 +206,11 @@ class TestNames:
         (("batch", 16, 8, 8), True),
         (("batch", 16, "free", "free"), True),
         (("batch", 16, 1, 8), True),
+        (("batch", 16, 7, 8), True),
+        (("batch", 200, 3, 24), True),
+        (("batch", 7, 7, 768), False),
+        (("batch", 8, 8, 16), False),
+        (("batch", 16, 8, "free"), False),
         (("batch", 16, 1, 1), False),
         (("batch", 1, 8, 8), False),
         (("batch", "free", 8, 8), False),
@@ -213,4 +219,23 @@ class TestNames:
     ],
 )
 def test_what_a_feature_map_is(shape, is_one):
-    assert is_feature_map(shape) is is_one
+    image = Classifier(tiny_net()).image
+    assert (image.height, image.width) == (32, 32)
+    assert is_feature_map(shape, image) is is_one
+
+
+def test_maps_with_channels_last_are_refused(tmp_path):
+    """[B, 8, 8, 16] is no [B, C, h, w], whatever the number of its axes."""
+    axes = {"axes": np.array([1, 2])}
+    model = tiny_net(arrays=axes)
+    nodes = {item.output[0]: item for item in model.graph.node}
+    turned = node("Transpose", ["features"], "last", "turn", perm=[0, 2, 3, 1])
+    mean = node("ReduceMean", ["last", "axes"], "flat", "mean", keepdims=0)
+    before = list(model.graph.node)[: list(model.graph.node).index(nodes["features"]) + 1]
+    head = nodes["logits"]
+    del model.graph.node[:]
+    model.graph.node.extend([*before, turned, mean, head])
+    found = Classifier(model)
+    assert found.target_layer().value.name == "features"
+    with pytest.raises(TargetLayerError, match=r"has shape \[batch, 8, 8, 16\]; it must be"):
+        found.target_layer("last")

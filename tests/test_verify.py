@@ -217,3 +217,8 @@ def test_weights_beside_the_explained_file(tmp_path, tiny_explained, tiny):
     onnx.save(model, path, save_as_external_data=True, location="split.data", size_threshold=1024)
     assert failed(path, tiny) == set()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["split.data", "split.onnx"]
+
+
+def test_maps_that_underflow_are_not_compared(export, tmp_path):
+    plain = saved(tiny_net(gain=1e-40), tmp_path / "plain.onnx")
+    assert "saliency_map" not in failed(export(plain), plain)
