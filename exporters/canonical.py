@@ -42,8 +42,21 @@ def canonicalise(model: ir.Model, name: str) -> ir.Model:
         for value in node.outputs:
             if value not in outputs:
                 value.shape = None
+    note_types(model)
     common.ShapeInferencePass()(model)
     return model
+
+
+def note_types(model: ir.Model) -> None:
+    """Note the type of every GroupNormalization, for which onnx's inference finds none.
+
+    It is that of its scale; without it nothing behind the node would have a type either.
+    """
+    for node in model.graph:
+        if node.op_type == "GroupNormalization" and node.domain == "":
+            scale = node.inputs[1]
+            if node.outputs[0].dtype is None and scale is not None and scale.dtype is not None:
+                node.outputs[0].dtype = scale.dtype
 
 
 def _lift(model: ir.Model, name: str) -> ir.Model:

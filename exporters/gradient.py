@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from exporters import graph
 from exporters.builder import Ops
-from exporters.cotangent import Cotangent, add, unbroadcast
+from exporters.cotangent import Cotangent, add, dense, unbroadcast
 from exporters.probe import Shapes
 from exporters.vjp_rules import VJP_RULES, Site
 from xai_onnx.errors import TargetLayerError, UnsupportedOperatorError
@@ -48,20 +48,22 @@ def vjp(
             "see exporters/vjp_rules"
         )
     for node in reversed(list(model.graph)):
-        output = node.outputs[0] if node.outputs else None
-        if output not in terms or output is wrt or output is None:
+        if wrt in node.outputs or not any(output in terms for output in node.outputs):
             continue
         site = Site(node, op, shapes, on_path)
-        g = add(op, terms.pop(output), output)
         rule = VJP_RULES[node.op_type]
-        gradients = rule.function(site, g if rule.sparse else site.dense(g))
+        cotangents: list[Cotangent | None] = []
+        for output in node.outputs:
+            g = add(op, terms.pop(output), output) if output in terms else None
+            cotangents.append(g if g is None or rule.sparse else dense(op, g, output))
+        gradients = rule.function(site, cotangents)
         for index, value in enumerate(node.inputs):
             if value in on_path:
                 gradient = gradients[index] if index < len(gradients) else None
                 if gradient is None:
                     raise site.unsupported(f"with input {index} on the way to the target layer")
                 assert value is not None
-                reduced = unbroadcast(op, gradient, site.shape(value), output)
+                reduced = unbroadcast(op, gradient, site.shape(value), site.output)
                 terms.setdefault(value, []).append(reduced)
     return add(op, terms[wrt], wrt)
 
@@ -80,5 +82,8 @@ def without_rule(model: ir.Model, wrt: ir.Value, of: ir.Value) -> list[ir.Node]:
         for node in reversed(between)
         if node.domain not in ("", "ai.onnx")
         or node.op_type not in VJP_RULES
-        or any(value in on_path for value in node.outputs[1:])
+        or (
+            not VJP_RULES[node.op_type].every_output
+            and any(value in on_path for value in node.outputs[1:])
+        )
     ]

@@ -25,6 +25,11 @@ def is_float(value: ir.Value) -> bool:
     return value.dtype in FLOATS
 
 
+def _is_quantised(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "QuantizeLinear" and node.domain == ""
+
+
 def reads(node: ir.Node) -> list[ir.Value]:
     """What the node reads: its inputs, and what the bodies of an If or a Loop read around them."""
     inner = [
@@ -46,13 +51,16 @@ def _bodies(attribute: ir.Attr) -> list[ir.Graph]:
 
 
 def descendants(start: ir.Value) -> set[ir.Value]:
-    """`start` and all values that depend on it through values of float type."""
+    """`start` and all values that depend on it through values of float type.
+
+    A quantised value counts as one, where a QuantizeLinear makes it.
+    """
     main = start.graph
     assert isinstance(main, ir.Graph)
     found = {start}
     for node in main:  # in topological order
         if not found.isdisjoint(reads(node)):
-            found.update(output for output in node.outputs if is_float(output))
+            found.update(v for v in node.outputs if is_float(v) or _is_quantised(v))
     return found
 
 
@@ -70,7 +78,7 @@ def ancestors(end: ir.Value) -> set[ir.Value]:
 
 
 def path(start: ir.Value, end: ir.Value) -> set[ir.Value]:
-    """The float values between `start` and `end`, both included; empty if there is no path."""
+    """The values that carry the gradient from `end` to `start`, both included; empty if none do."""
     between = descendants(start) & ancestors(end)
     return between if end in between else set()
 
@@ -89,7 +97,8 @@ def spine(start: ir.Value, end: ir.Value, graph: ir.Graph) -> list[ir.Value]:
             if output in on_path and output is not start:
                 dominators[output] = shared | {output}
                 order.append(output)
-    return [value for value in order if value in dominators.get(end, frozenset())]
+    crossed = dominators.get(end, frozenset())
+    return [value for value in order if value in crossed and is_float(value)]
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
@@ -134,6 +143,8 @@ def _evaluate(
         [onnx.ValueInfoProto(name=name) for name in proto.output if name],
     )
     version = node.version or node.graph.opset_imports.get("", 18)
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        version = max(version, 21)  # the evaluator has none before 19; they mean the same
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", version)])
     return list(ReferenceEvaluator(model).run(None, given))
 

@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
 from exporters.builder import Ops
+from exporters.canonical import note_types
 
 OPSET, IR_VERSION = 18, 10
 
@@ -86,6 +87,9 @@ def parsed(text: str, *, opset: int = OPSET, **initializers: NDArray[Any]) -> ir
     )
     opsets = [onnx.helper.make_opsetid("", opset)]
     proto = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    model = ir.serde.deserialize_model(proto)
+    note_types(model)
+    proto = ir.serde.serialize_model(model)
     return ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 

@@ -181,7 +181,7 @@ FILES = {
     "explained90.onnx": truncated_explained(0.9),
     "custom.onnx": lambda: with_tail("Swirl", "com.example"),
     "unknown.onnx": lambda: with_tail("Swirl"),
-    "lp.onnx": lambda: with_tail("LpNormalization", axis=1, p=1),
+    "hardmax.onnx": lambda: with_tail("Hardmax", axis=1),
     "lstm.onnx": lstm,
     "headless.onnx": headless,
     "two_scores.onnx": two_scores,
@@ -255,7 +255,7 @@ CASES = [
     # Models that can't be explained.
     (f"{EXPORT} custom.onnx -o out.onnx", "can't load it: .*com.example"),
     (f"{EXPORT} unknown.onnx -o out.onnx", "No Op registered for Swirl"),
-    (f"{EXPORT} lp.onnx -o out.onnx --target-layer features", "no gradient rule for 'LpNorm"),
+    (f"{EXPORT} hardmax.onnx -o out.onnx --target-layer features", "no gradient rule for 'Hardmax"),
     (f"{EXPORT} lstm.onnx -o out.onnx", "no gradient rule for 'LSTM' .node 'lstm'., which lies"),
     (f"{EXPORT} headless.onnx -o out.onnx", "no output holds class scores .*with its head"),
     (f"{EXPORT} two_scores.onnx -o out.onnx", "more than one output holds class scores"),

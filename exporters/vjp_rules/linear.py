@@ -1,12 +1,17 @@
-"""Weighted sums: Gemm, MatMul, Conv."""
+"""Weighted sums: Gemm, MatMul, Einsum, Conv, ConvTranspose."""
 
 from __future__ import annotations
+
+from string import ascii_letters
 
 import onnx_ir as ir
 
 from exporters.cotangent import Cotangent, k_into_batch, k_out_of_batch
+from exporters.probe import Shape
 from exporters.vjp_rules.registry import Site, vjp
 from exporters.vjp_rules.windows import Window, scatter_windows, window_of
+
+_END = 2**62  # of a Slice that goes to the end
 
 
 @vjp("Gemm", sparse=True)
@@ -44,24 +49,84 @@ def gemm(site: Site, g: Cotangent) -> list[Cotangent | None]:
 
 @vjp("MatMul", sparse=True)
 def matmul(site: Site, g: Cotangent) -> list[Cotangent | None]:
-    """Y = A B over the last two axes; dA = G B^T, dB = A^T G, broadcast over the axes before."""
+    """Y = A B over the last two axes; dA = G B^T, dB = A^T G, broadcast over the axes before.
+
+    A vector is a row as A and a column as B.
+    """
     op = site.op
     a, b = site.input(0), site.input(1)
     shape_a, shape_b = site.shape(a), site.shape(b)
-    if len(shape_a) < 2 or len(shape_b) < 2:
-        raise site.unsupported("with a vector as operand")
     if _is_class_axis(g) and not site.on(1) and len(shape_a) == len(shape_b) == 2:
         return [Cotangent(op.times(g.value, _row(site, g, b, class_axis=1)), shape_a)]
     g = site.dense(g)
-    lead = g.shape[:-2]
+    row, column = len(shape_a) == 1, len(shape_b) == 1
+    value = op.unsqueeze(g.value, [g.rank + 1]) if column else g.value
+    value = op.unsqueeze(value, [g.rank + column]) if row else value
+    a, b = op.unsqueeze(a, [0]) if row else a, op.unsqueeze(b, [1]) if column else b
+    lead = g.shape[: g.rank - 2 + row + column]
     gradients: list[Cotangent | None] = [None, None]
     if site.on(0):
-        value = op.MatMul(g.value, _transposed(site, b, len(shape_b)))
-        gradients[0] = Cotangent(value, (*lead, *shape_a[-2:]))
+        into = op.MatMul(value, _transposed(site, b, max(len(shape_b), 2)))
+        into = op.squeeze(into, [len(lead) + 1]) if row else into
+        gradients[0] = Cotangent(into, (*lead, *shape_a[-2:]))
     if site.on(1):
-        value = op.MatMul(_transposed(site, a, len(shape_a)), g.value)
-        gradients[1] = Cotangent(value, (*lead, *shape_b[-2:]))
+        into = op.MatMul(_transposed(site, a, max(len(shape_a), 2)), value)
+        into = op.squeeze(into, [len(lead) + 2]) if column else into
+        gradients[1] = Cotangent(into, (*lead, *shape_b[-2:]))
     return gradients
+
+
+@vjp("Einsum")
+def einsum(site: Site, g: Cotangent) -> list[Cotangent | None]:
+    """y = sum of the products of the operands' entries; dx_i is the same sum with g in x_i's place.
+
+    So is its equation: the letters of y and x_i change places, and K leads. What is summed in x_i
+    alone is a letter that dx_i doesn't depend on.
+    """
+    terms, result, k = _letters(site, g)
+    op, count = site.op, len(terms)
+    operands = [site.input(index) for index in range(count)]
+    sizes: dict[str, int | str] = {}
+    for term, operand in zip(terms, operands, strict=True):
+        for letter, size in zip(term, site.shape(operand), strict=True):
+            if sizes.setdefault(letter, size) != size:
+                raise site.unsupported("with an axis that is stretched")
+        if len(set(term)) < len(term):
+            raise site.unsupported("with a diagonal")
+    gradients: list[Cotangent | None] = []
+    for index, term in enumerate(terms):
+        if not site.on(index):
+            gradients.append(None)
+            continue
+        others = [other for place, other in enumerate(terms) if place != index]
+        reached = set(result).union(*others)
+        kept = "".join(letter for letter in term if letter in reached)
+        equation = f"{','.join([k + result, *others])}->{k + kept}"
+        rest = [operand for place, operand in enumerate(operands) if place != index]
+        value = op.Einsum(g.value, *rest, equation=equation)
+        alone = [axis for axis, letter in enumerate(term) if letter not in reached]
+        value = op.unsqueeze(value, [axis + 1 for axis in alone])
+        constant = frozenset(axis - len(term) for axis in alone)
+        gradients.append(Cotangent(value, site.shape(operands[index]), constant))
+    return gradients
+
+
+def _letters(site: Site, g: Cotangent) -> tuple[list[str], str, str]:
+    """The operands' letters and the result's, without "...", and one that is free."""
+    equation: str = site.attribute("equation", "").replace(" ", "")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:  # letters that occur once, in alphabetical order
+        letters = sorted(left.replace(",", "").replace(".", ""))
+        result = "..." if "..." in left else ""
+        result += "".join(letter for letter in letters if letters.count(letter) == 1)
+    unused = [letter for letter in ascii_letters if letter not in equation]
+    shared = g.rank - len(result.replace("...", ""))  # axes that "..." stands for
+    for index, term in enumerate(terms):
+        if "..." in term:
+            rank = len(site.shape(site.input(index))) - len(term) + 3
+            terms[index] = term.replace("...", "".join(unused[shared - rank : shared]))
+    return terms, result.replace("...", "".join(unused[:shared])), unused[shared]
 
 
 @vjp("Conv", sparse=True)
@@ -88,6 +153,57 @@ def conv(site: Site, g: Cotangent) -> list[Cotangent | None]:
     g = site.dense(g)
     merged = scatter_windows(site, k_into_batch(op, g, site.output), weight, window, groups)
     return [k_out_of_batch(op, merged, g, shape, x)]
+
+
+@vjp("ConvTranspose")
+def conv_transpose(site: Site, g: Cotangent) -> list[Cotangent]:
+    """y = W * x + b, the transposed correlation; dx = Conv of g with the same weights."""
+    op = site.op
+    if site.on(1) or site.on(2):
+        raise site.unsupported("with weights that depend on the image")
+    x, weight = site.input(0), site.input(1)
+    shape, kernel = site.shape(x), site.shape(weight)[2:]
+    if not all(isinstance(size, int) for size in kernel):
+        raise site.unsupported("with a kernel size that is only known at run time")
+    count = len(kernel)
+    begin, end = _cropped(site, [int(size) for size in kernel], shape[2:], g.shape[2:])
+    value = k_into_batch(op, g, site.output)
+    if min(*begin, *end) < 0:  # the rule of a longer output: nothing reached what was added
+        first = op.constant([max(-size, 0) for size in begin])
+        last = op.constant([min(size, 0) or _END for size in end])
+        value = op.Slice(value, first, last, op.constant(list(range(2, count + 2))))
+    merged = op.Conv(
+        value,
+        weight,
+        strides=list(site.attribute("strides", (1,) * count)),
+        dilations=list(site.attribute("dilations", (1,) * count)),
+        pads=[max(size, 0) for size in (*begin, *end)],
+        group=site.attribute("group", 1),
+    )
+    return [k_out_of_batch(op, merged, g, shape, x)]
+
+
+def _cropped(
+    site: Site, kernel: list[int], inputs: Shape, outputs: Shape
+) -> tuple[list[int], list[int]]:
+    """What a ConvTranspose cuts off its full result, at the begin and at the end of each axis.
+
+    That is `pads`, less `output_padding`; with `output_shape` or `auto_pad` it is what the full
+    result has more than the output, in two halves.
+    """
+    count, mode = len(kernel), site.attribute("auto_pad", "NOTSET")
+    if "output_shape" not in site.node.attributes and mode in ("NOTSET", "VALID"):
+        pads = site.attribute("pads", (0,) * 2 * count) if mode == "NOTSET" else (0,) * 2 * count
+        more = site.attribute("output_padding", (0,) * count)
+        return list(pads[:count]), [p - m for p, m in zip(pads[count:], more, strict=True)]
+    if not all(isinstance(size, int) for size in (*inputs, *outputs)):
+        raise site.unsupported("with output_shape or auto_pad and an image size that is free")
+    strides = site.attribute("strides", (1,) * count)
+    dilations = site.attribute("dilations", (1,) * count)
+    axes = zip(inputs, outputs, kernel, strides, dilations, strict=True)
+    total = [(int(i) - 1) * s + (k - 1) * d + 1 - int(o) for i, o, k, s, d in axes]
+    small, large = [size // 2 for size in total], [size - size // 2 for size in total]
+    return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
 def _is_class_axis(g: Cotangent) -> bool:

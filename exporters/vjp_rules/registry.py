@@ -16,15 +16,24 @@ from exporters.cotangent import Cotangent, axes_of_size_one, dense
 from exporters.probe import BATCH, Shape, Shapes
 from xai_onnx.errors import UnsupportedOperatorError
 
-RuleFunction = Callable[["Site", Cotangent], Sequence[Cotangent | None]]
+Cotangents = Sequence[Cotangent | None]
+RuleFunction = Callable[["Site", Cotangent], Cotangents]
+OutputsRuleFunction = Callable[["Site", Cotangents], Cotangents]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A gradient rule. A `sparse` one takes cotangents as they are stored, others dense ones."""
+    """A gradient rule.
 
-    function: RuleFunction
+    Attributes:
+        function: takes the cotangents of all outputs, ``None`` for those nobody reads.
+        sparse: takes them as they are stored; other rules get dense ones.
+        every_output: whether outputs behind the first may lie on the path.
+    """
+
+    function: OutputsRuleFunction
     sparse: bool
+    every_output: bool
 
 
 VJP_RULES: dict[str, Rule] = {}
@@ -34,13 +43,34 @@ def vjp(*op_types: str, sparse: bool = False) -> Callable[[RuleFunction], RuleFu
     """Enter a rule for `op_types` into `VJP_RULES`; a second rule for one is an error."""
 
     def enter(function: RuleFunction) -> RuleFunction:
-        for op_type in op_types:
-            if op_type in VJP_RULES:
-                raise ValueError(f"two gradient rules for {op_type!r}")
-            VJP_RULES[op_type] = Rule(function, sparse)
+        def of_first(site: Site, cotangents: Cotangents) -> Cotangents:
+            first = cotangents[0]
+            assert first is not None
+            return function(site, first)
+
+        _enter(op_types, Rule(of_first, sparse, every_output=False))
         return function
 
     return enter
+
+
+def vjp_of_outputs(
+    *op_types: str, sparse: bool = False
+) -> Callable[[OutputsRuleFunction], OutputsRuleFunction]:
+    """As `vjp`, for operators with several outputs: the rule takes a cotangent for each of them."""
+
+    def enter(function: OutputsRuleFunction) -> OutputsRuleFunction:
+        _enter(op_types, Rule(function, sparse, every_output=True))
+        return function
+
+    return enter
+
+
+def _enter(op_types: Sequence[str], rule: Rule) -> None:
+    for op_type in op_types:
+        if op_type in VJP_RULES:
+            raise ValueError(f"two gradient rules for {op_type!r}")
+        VJP_RULES[op_type] = rule
 
 
 @dataclass(frozen=True)
@@ -72,6 +102,8 @@ class Site:
         """The value's shape, as measured."""
         if value in self.shapes:
             return self.shapes[value]
+        if value.shape is not None and value.shape.is_static():
+            return tuple(int(size) for size in value.shape.numpy())
         array = graph.constant(value)
         if array is not None:
             return tuple(array.shape)
@@ -163,3 +195,8 @@ def _axes(shape: Shape) -> list[tuple[int, Any]]:
 def as_array(value: NDArray[np.generic] | None, default: Sequence[int]) -> list[int]:
     """Axes or sizes given as an input, as a list."""
     return list(default) if value is None else [int(x) for x in value.reshape(-1)]
+
+
+def masked(site: Site, condition: ir.Value, g: ir.Value) -> ir.Value:
+    """g where the condition holds, else 0."""
+    return site.op.Where(condition, g, site.scalar(0.0))  # type: ignore[no-any-return]
