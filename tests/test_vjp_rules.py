@@ -17,12 +17,12 @@ from emitted import append, content, parsed, placeholder, session, values
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnxruntime import InferenceSession
-from reference_ops import MENDED
 from vjp_cases import DOUBLE, FLOAT, VJP_CASES, Case
 
 from exporters import graph
 from exporters.builder import Ops
 from exporters.cotangent import Cotangent, OneHot, dense
+from exporters.float64_ops import OPERATORS
 from exporters.gradient import vjp, without_rule
 from exporters.probe import BATCH, FREE, Shape, Shapes
 from exporters.vjp_rules import VJP_RULES
@@ -213,7 +213,7 @@ def in_float64(model: onnx.ModelProto, reference: bool) -> ReferenceEvaluator | 
             if node.op_type == "Cast":
                 attribute.i = DOUBLE
     if reference:
-        return ReferenceEvaluator(twin, new_ops=MENDED)
+        return ReferenceEvaluator(twin, new_ops=list(OPERATORS))
     return session(ir.serde.deserialize_model(twin))
 
 
