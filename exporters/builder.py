@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
+from exporters.subgraphs import read_inside
+
 PREFIX = "xai_onnx"
 
 
@@ -22,8 +24,14 @@ class Ops:
     ``_outputs=n`` asks for several.
     """
 
-    def __init__(self, taken: set[str]) -> None:
-        """`taken` holds the names that the model already uses."""
+    def __init__(self, taken: set[str], *, single: bool = False) -> None:
+        """Start with nothing emitted.
+
+        Args:
+            taken: the names that the model already uses.
+            single: whether every image has exactly one class, K = 1, known at build time.
+        """
+        self.single = single
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self._taken = taken
@@ -42,7 +50,19 @@ class Ops:
             if not wanted.isdisjoint(node.outputs):
                 nodes.append(node)
                 wanted.update(value for value in node.inputs if value is not None)
+                wanted.update(read_inside(node))
         return nodes[::-1], [value for value in self.initializers if value in wanted]
+
+    def beside(self) -> Ops:
+        """A recorder of its own, for another graph, whose names don't clash with those of this."""
+        return Ops(self._taken)
+
+    def discard(self) -> None:
+        """Forget all that was recorded, so that the model's values have their own readers only."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+        self.nodes.clear()
 
     def __getattr__(self, op_type: str) -> Callable[..., Any]:
         if not op_type[0].isupper():
@@ -96,6 +116,19 @@ class Ops:
     def times(self, g: ir.Value, x: ir.Value) -> ir.Value:
         """g times x of the same rank; a g that is a single one is left out."""
         return x if is_ones(g) else self.Mul(g, x)
+
+    def scale_channels(self, x: ir.Value, factors: ir.Value) -> ir.Value:
+        """x times a constant for each channel; of a masked Conv, the Conv is multiplied.
+
+        ONNX Runtime makes such a product part of the weights.
+        """
+        node = self._producer(x)
+        if node is not None and node.op_type == "Mul":
+            convolved, mask = _given(node, 0), _given(node, 1)
+            inner = self._producer(convolved)
+            if inner is not None and inner.op_type == "Conv":
+                return self.Mul(self.Mul(convolved, factors), mask)  # type: ignore[no-any-return]
+        return self.Mul(x, factors)  # type: ignore[no-any-return]
 
     def outer(self, rows: ir.Value, maps: ir.Value) -> ir.Value:
         """Rows [K, B, C, 1, 1] times maps [K, B, 1, h, w], of which `mean` need not make use."""
@@ -181,9 +214,11 @@ class Ops:
     ) -> Any:
         count = attributes.pop("_outputs", 1)
         given = list(inputs)
-        key = (op_type, tuple(map(id, given)), repr(sorted(attributes.items())))
-        if count == 1 and key in self._emitted:
-            return self._emitted[key]
+        key: tuple[Any, ...] = ()
+        if count == 1:
+            key = (op_type, tuple(map(id, given)), repr(sorted(attributes.items())))
+            if key in self._emitted:
+                return self._emitted[key]
         node = ir.Node(
             "",
             op_type,

@@ -16,7 +16,7 @@ Axes are counted from the end: -1 is the last, whatever leads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -57,6 +57,35 @@ class Cotangent:
         return replace(self, value=value)
 
 
+class Zero:
+    """What a rule returns for an input without influence: nothing flows there, nothing is emitted.
+
+    The derivative of a step (Round, Sign) is zero wherever there is one, and taken for zero at the
+    steps, as torch does.
+    """
+
+
+ZERO = Zero()
+
+
+def zero(op: Ops, start: Cotangent, shape: Shape, dtype: ir.DataType) -> Cotangent:
+    """The cotangent of a value that nothing of `start` flows to."""
+    leading = start.value if start.one_hot is None else start.one_hot.index
+    sizes = op.Concat(op.Shape(leading, start=0, end=1), op.constant([1] * len(shape)), axis=0)
+    every = frozenset(range(-len(shape), 0))
+    return Cotangent(op.Expand(op.constant(0.0, dtype), sizes), shape, every)
+
+
+def is_zero(g: Cotangent) -> bool:
+    """Whether g was made by `zero`."""
+    node = g.value.producer()
+    if node is None or node.op_type != "Expand" or len(g.constant) < g.rank:
+        return False
+    number = node.inputs[0]
+    known = None if number is None else number.const_value
+    return known is not None and not known.numpy().any()
+
+
 def axes_of_size_one(shape: Shape, rank: int) -> frozenset[int]:
     """Axes, out of `rank`, along which a tensor of `shape` is broadcast or has size 1."""
     return frozenset(axis for axis in range(-rank, 0) if axis < -len(shape) or shape[axis] == 1)
@@ -91,8 +120,23 @@ def with_k(op: Ops, g: Cotangent, like: ir.Value, shape: Shape) -> ir.Value:
     return op.Concat(op.constant([0]), op.Shape(like), axis=0)  # type: ignore[no-any-return]
 
 
+def without_k(
+    op: Ops, function: Callable[..., ir.Value], g: ir.Value, *others: ir.Value
+) -> ir.Value:
+    """function(g, *others) of what works element by element, K left out where it is always 1.
+
+    Between two convolutions nothing then stands but what keeps ONNX Runtime's blocked layout.
+    `others` have no K.
+    """
+    if not op.single:
+        return function(g, *others)
+    return op.unsqueeze(function(op.squeeze(g, [0]), *others), [0])
+
+
 def k_into_batch(op: Ops, g: Cotangent, like: ir.Value) -> ir.Value:
     """A dense cotangent as [K*B, ...], for operators that take exactly one leading axis."""
+    if op.single:
+        return op.squeeze(g.value, [0])
     rest = g.shape[1:]
     if all(isinstance(size, int) for size in rest):
         target = op.constant([-1, *rest])
@@ -105,6 +149,12 @@ def k_out_of_batch(
     op: Ops, merged: ir.Value, g: Cotangent, shape: Shape, like: ir.Value
 ) -> Cotangent:
     """Undo `k_into_batch`: [K*B, ...] as the cotangent of the value `like` of `shape`."""
+    if op.single:
+        if like.shape is not None and all(isinstance(size, int) for size in shape[1:]):
+            # Not inferred by all operators; ONNX Runtime must see that the batch is the image's.
+            assert like.dtype is not None
+            merged.shape, merged.dtype = ir.Shape([like.shape[0], *shape[1:]]), like.dtype
+        return Cotangent(op.unsqueeze(merged, [0]), shape)
     k = op.Shape(g.value, start=0, end=1)
     return Cotangent(op.Reshape(merged, op.Concat(k, sizes(op, like, shape), axis=0)), shape)
 
@@ -127,8 +177,8 @@ def dense(op: Ops, g: Cotangent, like: ir.Value) -> Cotangent:
     missing = frozenset(axis for axis in missing if g.shape[axis] != 1)
     if missing:
         if all(isinstance(g.shape[axis], int) for axis in missing):
-            target = [g.shape[a] if a in missing else 1 for a in range(-g.rank, 0)]
-            value = op.Expand(value, op.constant(target))
+            target = op.constant([g.shape[a] if a in missing else 1 for a in range(-g.rank, 0)])
+            value = without_k(op, lambda value: op.Expand(value, target), value)
         else:
             value = op.Expand(value, sizes(op, like, g.shape))
     return Cotangent(value, g.shape)
@@ -145,7 +195,8 @@ def add(op: Ops, terms: Sequence[Cotangent], like: ir.Value) -> Cotangent:
     total = first.value
     constant = first.constant
     for term in rest:
-        total = op.Add(total, term.value)
+        other = op.squeeze(term.value, [0]) if op.single else term.value
+        total = without_k(op, op.Add, total, other)
         constant &= term.constant
     return Cotangent(total, first.shape, constant, first.one_hot)
 
@@ -180,11 +231,24 @@ def total(op: Ops, g: Cotangent, axes: Iterable[int], like: ir.Value) -> Cotange
         one_hot = None
     stored = frozenset(axis for axis in stored if g.shape[axis] != 1)
     if stored:
-        value = op.ReduceSum(value, op.constant(sorted(stored)), keepdims=1)
+        value = _sum(op, value, sorted(stored), g.shape, like.dtype)
     shape = tuple(
         1 if axis in axes else size for axis, size in zip(range(-g.rank, 0), g.shape, strict=True)
     )
     return Cotangent(value, shape, g.constant | axes, one_hot)
+
+
+def _sum(op: Ops, value: ir.Value, axes: list[int], shape: Shape, dtype: ir.DataType) -> ir.Value:
+    """The sum of a stored value along axes, which stay.
+
+    That over the positions of an image is a pooling, which ONNX Runtime does in its blocked layout.
+    """
+    height, width = shape[-2:] if len(shape) == 4 else (FREE, FREE)
+    known = isinstance(height, int) and isinstance(width, int)
+    if op.single and known and axes == [-2, -1] and dtype == ir.DataType.FLOAT:
+        mean = without_k(op, op.GlobalAveragePool, value)
+        return op.scale(mean, op.constant(int(height) * int(width), dtype))
+    return op.ReduceSum(value, op.constant(axes), keepdims=1)  # type: ignore[no-any-return]
 
 
 def unbroadcast(op: Ops, g: Cotangent, shape: Shape, like: ir.Value) -> Cotangent:

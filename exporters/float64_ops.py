@@ -1,13 +1,15 @@
 """Operators for onnx's reference evaluator that work in float64, correctly.
 
 The evaluator's own use float32 inside (Erf, Gelu, GroupNormalization), are wrong (poolings in
-ceil_mode, ConvTranspose, LRN, GlobalMaxPool of a row) or missing (GlobalLpPool); its quantisation
+ceil_mode, ConvTranspose, GatherElements along a negative axis, LpNormalization, LRN, Mean of shapes
+that differ, GlobalMaxPool of a row, a Pad that crops) or missing (GlobalLpPool); its quantisation
 rounds, which has no derivative.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,22 @@ class MaxPool(OpRun):
     def _run(self, x: Any, storage_order: int = 0, **window: Any) -> tuple[Any, ...]:
         values, _ = _windows(x, -np.inf, **window)
         return (values.max(tuple(range(x.ndim, values.ndim))),)
+
+
+class LpNormalization(OpRun):
+    """onnx's own takes powers of x without its sign, and gives NaN for a row of zeros."""
+
+    def _run(self, x: Any, axis: Any = -1, p: Any = 2) -> tuple[Any, ...]:
+        n = (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p)
+        return (np.where(n == 0, 0, x / np.where(n == 0, 1, n)),)
+
+
+class LpPool(OpRun):
+    """onnx's own averages over the padding, too, and knows no dilations."""
+
+    def _run(self, x: Any, p: int = 2, **window: Any) -> tuple[Any, ...]:
+        values, _ = _windows(x, 0.0, **window)
+        return ((np.abs(values) ** p).sum(tuple(range(x.ndim, values.ndim))) ** (1 / p),)
 
 
 def _windows(
@@ -139,6 +157,13 @@ class Erf(OpRun):
         return (special.erf(x),)
 
 
+class GatherElements(OpRun):
+    """onnx's own takes a negative axis for another one."""
+
+    def _run(self, x: Any, indices: Any, axis: Any = 0) -> tuple[Any, ...]:
+        return (np.take_along_axis(x, indices, axis),)
+
+
 class Gelu(OpRun):
     """In float64 throughout; onnx's own works in float32."""
 
@@ -198,20 +223,80 @@ class LRN(OpRun):
         return (x / (bias + alpha / size * np.concatenate(squares, axis=1)) ** beta,)
 
 
+class MeanVarianceNormalization(OpRun):
+    """onnx's own adds float32 numbers to what must be of one type."""
+
+    def _run(self, x: Any, axes: Any = None) -> tuple[Any, ...]:
+        over = tuple(axes or (0, 2, 3))
+        centred = x - x.mean(over, keepdims=True)
+        return (centred / (np.sqrt((centred**2).mean(over, keepdims=True)) + 1e-9),)
+
+
+class Mean(OpRun):
+    """onnx's own can't stretch the first operand."""
+
+    def _run(self, *operands: Any) -> tuple[Any, ...]:
+        return (sum(operands) / len(operands),)
+
+
+class Pad(OpRun):
+    """onnx's own knows no negative borders."""
+
+    def _run(
+        self, x: Any, pads: Any, value: Any = None, axes: Any = None, mode: Any = "constant"
+    ) -> tuple[Any, ...]:
+        borders = np.zeros((x.ndim, 2), np.int64)
+        borders[list(range(x.ndim) if axes is None else axes)] = np.reshape(pads, (2, -1)).T
+        ends = [size + min(after, 0) for size, (_, after) in zip(x.shape, borders, strict=True)]
+        kept = x[tuple(slice(max(-b, 0), end) for (b, _), end in zip(borders, ends, strict=True))]
+        more: dict[str, Any] = {} if mode != "constant" else {"constant_values": value or 0}
+        return (np.pad(kept, np.maximum(borders, 0), mode=mode, **more),)
+
+
 class QuantizeLinear(OpRun):
     """Saturates but doesn't round: what is differentiated is the straight-through estimate.
 
-    A number that would be rounded to an end of the range counts as saturated, as in the rule.
+    A number that would be rounded to an end of the range counts as saturated, as in the rule. Where
+    `settled` holds what the model itself rounds to, by name of the output, the first run gives that
+    and later ones what differs from it without rounding.
     """
+
+    settled: Mapping[str, NDArray[Any]] = {}
+    unlimited: Collection[str] = ()  # outputs that don't saturate
 
     def _run(
         self, x: Any, scale: Any, zero: Any = None, axis: int = 1, **_: Any
     ) -> tuple[Any, ...]:
-        lowest, highest = _range(zero)
+        name = self.onnx_node.output[0]
+        lowest, highest = (-math.inf, math.inf) if name in self.unlimited else _range(zero)
         steps = x / _along(scale, x, axis) + _along(zero, x, axis)
-        rounded = np.rint(steps)
+        rounded = self.settled.get(name)
+        if rounded is None:
+            rounded = np.rint(steps)
+        else:
+            self._first = getattr(self, "_first", steps)
+            steps = rounded - below(rounded.shape) + (steps - self._first)
         inside = np.where(rounded >= highest, highest, steps)
         return (np.where(rounded <= lowest, lowest, inside),)
+
+
+def below(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """What is taken off rounded values, in steps: so little that only kinks see it.
+
+    Rounding puts many at exactly 0 and makes many ties in windows. Differences across these are no
+    derivatives. So 0 is put on the side that the rules of Relu and LeakyRelu take it for, and the
+    first of several maxima is made the largest.
+    """
+    height, width = shape[2:] if len(shape) == 4 else (1, 1)
+    later = np.arange(1, height * width + 1) / (height * width)
+    return 1e-2 * (later.reshape(height, width) if len(shape) == 4 else later)
+
+
+def rounding_as(
+    settled: Mapping[str, NDArray[Any]], unlimited: Collection[str]
+) -> type[QuantizeLinear]:
+    """The operator, where what it rounds to is settled."""
+    return type("QuantizeLinear", (QuantizeLinear,), {"settled": settled, "unlimited": unlimited})
 
 
 class DequantizeLinear(OpRun):
@@ -245,11 +330,17 @@ OPERATORS: tuple[type[OpRun], ...] = (
     ConvTranspose,
     DequantizeLinear,
     Erf,
+    GatherElements,
     Gelu,
     GlobalLpPool,
     GlobalMaxPool,
     GroupNormalization,
     LRN,
+    LpNormalization,
+    LpPool,
     MaxPool,
+    Mean,
+    MeanVarianceNormalization,
+    Pad,
     QuantizeLinear,
 )

@@ -37,19 +37,19 @@ def probe(model: ir.Model, image: ImageInput, values: Iterable[ir.Value], name: 
     Raises:
         ModelFileError: ONNX Runtime can't load the model, or can't run it at two batch sizes.
     """
-    wanted = {str(value.name): value for value in values}
+    wanted, pictures = {str(value.name): value for value in values}, str(image.value.name)
     session = open_model(_measuring(model, wanted), name)
     batches = (2, 3) if image.batch is None else (image.batch,)
     sizes = _SIZES if image.height is None or image.width is None else _SIZES[:1]
     runs: list[list[tuple[int, ...]]] = []
     settings = [(batch, sizes[0]) for batch in batches] + [(batches[0], s) for s in sizes[1:]]
     for batch, size in settings:
-        feed = {image.value.name: image.noise(batch, size)}
+        feed = image.feed(batch, size)
         try:
             measured = session.run(None, feed)
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             raise ModelFileError(
-                f"{name}: can't run on an input of shape {list(feed[image.value.name].shape)}, "
+                f"{name}: can't run on an input of shape {list(feed[pictures].shape)}, "
                 f"which its own input allows: {reason(error)}; export it with a batch and an image "
                 "size that are free, or fixed, throughout"
             ) from error

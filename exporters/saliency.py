@@ -41,21 +41,29 @@ def saliency_map(
         image: the image input, asked for H, W where they are free.
         spatial: the image's height and width axes.
     """
-    spread = op.Sub(cam, op.ReduceMin(cam, op.constant([-2, -1]), keepdims=1))
     known = (*size, *target)
-    if all(isinstance(n, int) for n in known):
+    static = all(isinstance(n, int) for n in known)
+    if static and size == target:
+        return scaled(op, cam)
+    spread = op.Sub(cam, op.ReduceMin(cam, op.constant([-2, -1]), keepdims=1))
+    if static:
         (h, w), (height, width) = [int(n) for n in size], [int(n) for n in target]
         rows, columns = interpolation(height, h), interpolation(width, w)
         some_rows, some_columns = _extremes(height, h), _extremes(width, w)
         samples = _resized(op, spread, rows[some_rows], columns[some_columns])
-        scaled = _between(op, spread, samples)
-        return op.Clip(_resized(op, scaled, rows, columns), _float(op, 0.0), _float(op, 1.0))  # type: ignore[no-any-return]
+        small = _between(op, spread, samples)
+        return op.Clip(_resized(op, small, rows, columns), _float(op, 0.0), _float(op, 1.0))  # type: ignore[no-any-return]
     axes = op.constant(list(spatial))
     sizes = op.Concat(op.Shape(cam, end=2), op.Gather(op.Shape(image), axes), axis=0)
     large = op.Resize(
         spread, None, None, sizes, mode="linear", coordinate_transformation_mode="half_pixel"
     )
-    return _between(op, large, large)
+    return scaled(op, large)
+
+
+def scaled(op: Ops, maps: ir.Value) -> ir.Value:
+    """Maps [B, K, H, W] min-max scaled, each by itself."""
+    return _between(op, maps, maps)
 
 
 def interpolation(large: int, small: int) -> NDArray[np.float64]:

@@ -5,154 +5,211 @@ The rule for finding it:
 1. The spine: float values that every path from the image to the score crosses.
 2. Without maps of class scores: values from which the score is reached without crossing a weighted
    Conv, Gemm or MatMul (SqueezeNet classifies by a convolution and averages its maps).
-3. Of these, feature maps [B, C, h, w] with C > 1 and h*w > 1; maps [B, h, w, C] are recognised by
-   the image's proportions, and left out.
-4. The last one, with at least half of the weighted operators upstream of it; otherwise the choice
-   is refused, and the candidates are listed.
+3. Of these, feature maps with channels and more than one position (`exporters.feature_map`).
+4. Without maps that are only another one averaged or resized (an adaptive pooling before the head).
+5. The last one whose gradient isn't zero at more than a tenth of the positions, as a run on noise
+   shows: behind the last attention only the class token counts.
+6. Of tokens with a class token, what a LayerNormalization makes of them: that is what the attention
+   reads.
+7. At least half of the weighted operators must lie upstream of it; otherwise the choice is refused,
+   and the candidates are listed.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from exporters import graph
+from exporters import feature_map, graph, module_path
+from exporters.feature_map import FeatureMap
 from exporters.gradient import without_rule
 from exporters.image_input import ImageInput
 from exporters.probe import Shape, Shapes
+from exporters.quantized import operator
+from exporters.reach import reached
 from exporters.score import Score
 from xai_onnx.errors import TargetLayerError
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul", "Einsum", "ConvTranspose"})
+ENOUGH = 0.1  # of the positions must have a gradient
+_AT_ONCE = 8  # candidates that are probed in one run
+
+# What a pooling or a resize is made of, however it was exported.
+_AVERAGING = frozenset(
+    {"AveragePool", "GlobalAveragePool", "Resize", "ReduceMean", "ReduceSum", "Mul", "Div", "Add"}
+    | {"Sum", "Gather", "GatherND", "Slice", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Where"}
+    | {"Transpose", "Identity", "Cast", "Split", "Pad", "MatMul", "Einsum", "Expand"}
+)
 
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A value that can be explained: [B, C, h, w], and the first missing rule behind it, if any."""
+    """A feature map that can be explained, and the first missing rule behind it, if any."""
 
-    value: ir.Value
-    shape: Shape
+    map: FeatureMap
     missing: ir.Node | None
 
     @property
-    def text(self) -> str:
-        """Name and shape for messages."""
-        return f"{self.value.name!r} [{', '.join(str(size) for size in self.shape)}]"
+    def value(self) -> ir.Value:
+        """The value as the network has it."""
+        return self.map.value
+
+    @property
+    def shape(self) -> Shape:
+        """What it is read as: [B, C, h, w]."""
+        return self.map.shape
 
 
-def candidates(
-    model: ir.Model, image: ImageInput, score: Score, shapes: Shapes
-) -> list[TargetLayer]:
-    """Every feature map that could be the target layer, in the order of the graph."""
-    weighted_after = _reached_through_weights(model, image.value, score.value)
-    found = []
-    for value in graph.spine(image.value, score.value, model.graph):
-        shape = shapes[value]
-        usual = is_feature_map(shape, image)
-        if value is not image.value and value in weighted_after and usual:
-            missing = without_rule(model, value, score.value)
-            found.append(TargetLayer(value, shape, missing[-1] if missing else None))
-    return found
+class Search:
+    """The target layers of one model."""
 
+    def __init__(self, model: ir.Model, image: ImageInput, score: Score, shapes: Shapes) -> None:
+        self._model, self._image, self._score, self._shapes = model, image, score, shapes
 
-def find(model: ir.Model, image: ImageInput, score: Score, shapes: Shapes) -> TargetLayer:
-    """Choose the target layer by the rule above.
+    def candidates(self) -> list[TargetLayer]:
+        """Every feature map that could be the target layer, in the order of the graph."""
+        image, score = self._image.value, self._score.value
+        places = {node: place for place, node in enumerate(self._model.graph)}
+        missing = without_rule(self._model, image, score)[::-1]
+        behind_weights = self._reached_through_weights()
+        found: list[TargetLayer] = []
+        for value in graph.spine(image, score, self._model.graph):
+            producer = value.producer()
+            if producer is None or value not in behind_weights:
+                continue
+            read = feature_map.read(value, self._shapes, self._image)
+            if read is None or (found and self._averaged(found[-1].map, read)):
+                continue
+            # All paths cross it, so what comes later in the graph lies behind it.
+            later = [node for node in missing if places[node] > places[producer]]
+            found.append(TargetLayer(read, later[0] if later else None))
+        return found
 
-    Raises:
-        TargetLayerError: nothing fits, or the choice would lie too early in the network.
-    """
-    found = candidates(model, image, score, shapes)
-    if not found:
+    def find(self) -> TargetLayer:
+        """Choose the target layer by the rule above.
+
+        Raises:
+            TargetLayerError: nothing fits, or the choice would lie too early in the network.
+        """
+        found = self.candidates()
+        if not found:
+            raise TargetLayerError(
+                "found no feature map, [B, C, h, w], [B, h, w, C] or tokens [B, n, C], that every "
+                "path to the score crosses; name a layer with --target-layer (see xai-onnx inspect)"
+            )
+        chosen = self._last_that_counts(found)
+        if self._share_upstream(chosen.value) < 0.5:
+            listed = ", ".join(candidate.map.text for candidate in found[-5:])
+            raise TargetLayerError(
+                f"the last feature map, {chosen.map.text}, has less than half of the network "
+                f"before it; name a layer with --target-layer, e.g. one of {listed}"
+            )
+        return self._normalised(chosen)
+
+    def by_name(self, name: str) -> TargetLayer:
+        """The target layer called `name`: an ONNX value, a node (its first output) or torch module.
+
+        Raises:
+            TargetLayerError: there is none of that name, or it isn't a feature map before the
+                score.
+        """
+        main = self._model.graph
+        named = {str(value.name): value for node in main for value in node.outputs}
+        nodes = {str(node.name): node.outputs[0] for node in main if node.outputs}
+        value = named.get(name) or nodes.get(name) or module_path.resolve(main, name)
+        if value is None:
+            raise TargetLayerError(
+                f"there is no layer {name!r}; {_nearest(name, [*{**named, **nodes}])}see xai-onnx "
+                "inspect"
+            )
+        shape, score = self._shapes.get(value), self._score.value
+        if shape is None or score not in graph.descendants(value) or value is score:
+            raise TargetLayerError(
+                f"target layer {name!r} does not lie between image and score {score.name!r}; see "
+                "xai-onnx inspect for the layers that do"
+            )
+        read = feature_map.read(value, self._shapes, self._image, asked_for=True)
+        if read is None:
+            listed = ", ".join(str(size) for size in shape)
+            raise TargetLayerError(
+                f"target layer {name!r} has shape [{listed}]; it must be a feature map, "
+                "[B, C, h, w], [B, h, w, C] or tokens [B, n, C], with more than one position; see "
+                "xai-onnx inspect"
+            )
+        missing = without_rule(self._model, value, score)
+        return TargetLayer(read, missing[-1] if missing else None)
+
+    def _last_that_counts(self, found: list[TargetLayer]) -> TargetLayer:
+        """The last candidate whose gradient reaches enough positions.
+
+        Where the last one can't be differentiated, nor can the ones before it.
+        """
+        waiting = [candidate for candidate in found if candidate.missing is None]
+        if not waiting:
+            return found[-1]
+        while waiting:
+            last = waiting[-_AT_ONCE:]
+            maps = [candidate.map for candidate in last]
+            shares = reached(self._model, self._image, self._score, self._shapes, maps)
+            for candidate, share in reversed(list(zip(last, shares, strict=True))):
+                if share > ENOUGH:
+                    return candidate
+            del waiting[-_AT_ONCE:]
         raise TargetLayerError(
-            "found no feature map [B, C, h, w] that every path to the score crosses; "
-            "name a layer with --target-layer (see xai-onnx inspect)"
+            "the score's gradient is zero at nearly all positions of every feature map, on a "
+            "random picture; name a layer with --target-layer (see xai-onnx inspect)"
         )
-    chosen = found[-1]  # where it can't be differentiated, nor can the ones before it
-    if _share_upstream(model, image.value, score.value, chosen.value) < 0.5:
-        listed = ", ".join(candidate.text for candidate in found[-5:])
-        raise TargetLayerError(
-            f"the last feature map, {chosen.text}, has less than half of the network before "
-            f"it; name a layer with --target-layer, e.g. one of {listed}"
-        )
-    return chosen
+
+    def _normalised(self, chosen: TargetLayer) -> TargetLayer:
+        """Tokens with a class token: as the LayerNormalization before the attention gives them."""
+        if not chosen.map.extra:
+            return chosen
+        for node, index in chosen.value.uses():
+            if node.op_type == "LayerNormalization" and index == 0:
+                read = feature_map.read(node.outputs[0], self._shapes, self._image)
+                if read is not None and read.shape == chosen.shape:
+                    return TargetLayer(read, chosen.missing)
+        return chosen
+
+    def _reached_through_weights(self) -> set[ir.Value]:
+        """The values from which the score is reached through a weighted operator only."""
+        on_path = graph.path(self._image.value, self._score.value)
+        free = {self._score.value}  # reaches the score without crossing a weight
+        for node in reversed(list(self._model.graph)):
+            if operator(node) not in WEIGHTED and any(value in free for value in node.outputs):
+                free.update(v for v in node.inputs if v is not None and v in on_path)
+        return on_path - free
+
+    def _averaged(self, before: FeatureMap, after: FeatureMap) -> bool:
+        """Whether `after` is only `before` on another grid: averaged or resized, nothing learnt."""
+        if (before.height, before.width) == (after.height, after.width):
+            return False
+        if before.channels != after.channels:
+            return False
+        between = graph.path(before.value, after.value) - {before.value}
+        nodes = {value.producer() for value in between}
+        return all(node is not None and _averages(node, between) for node in nodes)
+
+    def _share_upstream(self, target: ir.Value) -> float:
+        """Of the weighted operators between image and score, the share before the target."""
+        on_path = graph.path(self._image.value, self._score.value)
+        weighted = [
+            n for n in self._model.graph if operator(n) in WEIGHTED and n.outputs[0] in on_path
+        ]
+        before = graph.ancestors(target)
+        found = sum(n.outputs[0] in before for n in weighted)
+        return found / len(weighted) if weighted else 0.0
 
 
-def by_name(
-    model: ir.Model, name: str, image: ImageInput, score: Score, shapes: Shapes
-) -> TargetLayer:
-    """The target layer called `name`: an ONNX value, or a node, whose first output is taken.
-
-    Raises:
-        TargetLayerError: there is none of that name, or it isn't a feature map before the score.
-    """
-    named = {str(value.name): value for node in model.graph for value in node.outputs}
-    nodes = {str(node.name): node.outputs[0] for node in model.graph if node.outputs}
-    value = named.get(name) or nodes.get(name)
-    if value is None:
-        raise TargetLayerError(
-            f"there is no layer {name!r}; {_nearest(name, [*named, *nodes])}see xai-onnx inspect"
-        )
-    shape = shapes.get(value)
-    if shape is None or score.value not in graph.descendants(value) or value is score.value:
-        raise TargetLayerError(
-            f"target layer {name!r} does not lie between image and score {score.value.name!r}; "
-            "see xai-onnx inspect for the layers that do"
-        )
-    if not is_feature_map(shape, image):
-        listed = ", ".join(str(size) for size in shape)
-        raise TargetLayerError(
-            f"target layer {name!r} has shape [{listed}]; it must be a feature map [B, C, h, w] "
-            "with more than one position; see xai-onnx inspect"
-        )
-    missing = without_rule(model, value, score.value)
-    return TargetLayer(value, shape, missing[-1] if missing else None)
-
-
-def is_feature_map(shape: Shape, image: ImageInput) -> bool:
-    """Whether the shape is [B, C, h, w], with channels and positions.
-
-    [B, h, w, C] has four axes too: it is what the shape is taken for if its axes 1 and 2 have the
-    image's proportions and its last two have not.
-    """
-    if len(shape) != 4 or not isinstance(shape[1], int) or shape[1] == 1:
+def _averages(node: ir.Node, between: set[ir.Value]) -> bool:
+    """Whether the node is a step of a pooling or a resize: its weights, if any, are no filters."""
+    if node.op_type not in _AVERAGING:
         return False
-    height, width = shape[2:]
-    if not isinstance(height, int) or not isinstance(width, int):
-        return not isinstance(height, int) and not isinstance(width, int)
-    if height * width == 1:
-        return False
-    return _proportional(height, width, image) or not _proportional(shape[1], height, image)
-
-
-def _proportional(height: int, width: int, image: ImageInput) -> bool:
-    """Whether a map has the image's proportions, but for one position or a tenth.
-
-    Strides and borders round; an image of free size is taken for a square.
-    """
-    full = (image.height or 1, image.width or 1)
-    stride = math.sqrt(full[0] * full[1] / (height * width))
-    both = zip((height, width), full, strict=True)
-    return all(abs(small - large / stride) <= max(1, small / 10) for small, large in both)
-
-
-def _reached_through_weights(model: ir.Model, image: ir.Value, score: ir.Value) -> set[ir.Value]:
-    """The values from which the score is reached through a weighted operator only."""
-    on_path = graph.path(image, score)
-    free = {score}  # reaches the score without crossing a weight
-    for node in reversed(list(model.graph)):
-        if node.op_type not in WEIGHTED and any(value in free for value in node.outputs):
-            free.update(value for value in node.inputs if value is not None and value in on_path)
-    return on_path - free
-
-
-def _share_upstream(model: ir.Model, image: ir.Value, score: ir.Value, target: ir.Value) -> float:
-    """Of the weighted operators between image and score, the share before the target."""
-    on_path = graph.path(image, score)
-    weighted = [n for n in model.graph if n.op_type in WEIGHTED and n.outputs[0] in on_path]
-    before = graph.ancestors(target)
-    return sum(n.outputs[0] in before for n in weighted) / len(weighted) if weighted else 0.0
+    if node.op_type not in ("MatMul", "Einsum"):
+        return True
+    weights = [graph.constant(v) for v in node.inputs if v is not None and v not in between]
+    return any(w is not None and w.ndim == 2 and (w.astype(float) >= 0).all() for w in weights)
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -7,11 +7,14 @@ still fuse the activation into the convolution before it.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from exporters.cotangent import Cotangent
+from exporters.vjp_rules.masks import blocked_line, in_blocks, inside, into_blocks
 from exporters.vjp_rules.registry import Site, masked, vjp
 
 # --- Piecewise linear -----------------------------------------------------------------------------
@@ -20,11 +23,7 @@ from exporters.vjp_rules.registry import Site, masked, vjp
 @vjp("Relu", sparse=True)
 def relu(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = max(x, 0); dx = g where y > 0, so 0 at x = 0 (as torch)."""
-
-    def rule(g: ir.Value, y: ir.Value) -> ir.Value:
-        return masked(site, site.op.Greater(y, site.scalar(0.0)), g)
-
-    return [site.pointwise(g, rule, site.output)]
+    return [_gated(site, g, 0.0, None)]
 
 
 @vjp("LeakyRelu", sparse=True)
@@ -40,27 +39,84 @@ def leaky_relu(site: Site, g: Cotangent) -> list[Cotangent]:
 
 
 @vjp("Clip", sparse=True)
-def clip(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = min(max(x, low), high); dx = g where low < y < high, else 0.
+def clip(site: Site, g: Cotangent) -> list[Cotangent | None]:
+    """y = min(max(x, low), high); dx = g where low < y < high; dlow, dhigh = g where they are y.
 
-    Zero at both ends, as torch's relu6 and hardtanh; torch.clamp has g there. ONNX has one operator
-    for both, and relu6 is what image classifiers use.
+    Zero for x at both ends, as torch's relu6 and hardtanh; torch.clamp has g there. ONNX has one
+    operator for both, and relu6 is what image classifiers use.
     """
+    gradients: list[Cotangent | None] = [g, None, None]
+    if site.on(0):
+        gradients[0] = _by_input(site, g)
+    for index in (1, 2):
+        if site.on(index):
+            gradients[index] = _by_bound(site, g, index)
+    return gradients
+
+
+def _by_input(site: Site, g: Cotangent) -> Cotangent:
     op = site.op
-    low, high = site.given(1), site.given(2)
+    fixed = [site.known(index) if site.has(index) else None for index in (1, 2)]
+    if all((known is not None) == site.has(index) for index, known in enumerate(fixed, 1)):
+        low, high = (_finite(known) for known in fixed)
+        return g if low is None and high is None else _gated(site, g, low, high)
     bounds = [
-        (compare, site.scalar(float(bound.reshape(()))))
-        for compare, bound in ((op.Greater, low), (op.Less, high))
-        if bound is not None and np.isfinite(bound)
+        (compare, bound)
+        for compare, index in ((op.Greater, 1), (op.Less, 2))
+        if (bound := _bound(site, index)) is not None
     ]
-    if not bounds:
-        return [g]
 
-    def rule(g: ir.Value, y: ir.Value) -> ir.Value:
-        inside = [compare(y, bound) for compare, bound in bounds]
-        return masked(site, inside[0] if len(inside) == 1 else op.And(*inside), g)
+    def rule(g: ir.Value, y: ir.Value, *ends: ir.Value) -> ir.Value:
+        held = [compare(y, end) for (compare, _), end in zip(bounds, ends, strict=True)]
+        return masked(site, held[0] if len(held) == 1 else op.And(*held), g)
 
-    return [site.pointwise(g, rule, site.output)]
+    return site.pointwise(g, rule, site.output, *(end for _, end in bounds))
+
+
+def _bound(site: Site, index: int) -> ir.Value | None:
+    """A bound of a Clip, ``None`` for one that is left out or infinite."""
+    if not site.has(index):
+        return None
+    known = site.known(index)
+    if known is None:
+        return site.input(index)
+    number = _finite(known)
+    if number is None:
+        return None
+    value = site.scalar(number)
+    site.shapes[value] = ()
+    return value
+
+
+def _by_bound(site: Site, g: Cotangent, index: int) -> Cotangent:
+    """g where this bound is what y equals; where both are, `high` is."""
+    op, bound = site.op, site.input(index)
+    compare = op.Less if index == 1 else op.Greater
+    other = _bound(site, 3 - index)
+
+    def rule(g: ir.Value, x: ir.Value, bound: ir.Value, *other: ir.Value) -> ir.Value:
+        reached = compare(x, bound)
+        if other and index == 1:
+            reached = op.And(reached, op.Less(bound, *other))
+        elif other:
+            reached = op.Or(reached, op.Greater(*other, bound))
+        return masked(site, reached, g)
+
+    return site.pointwise(g, rule, site.input(0), bound, *([] if other is None else [other]))
+
+
+def _gated(site: Site, g: Cotangent, low: float | None, high: float | None) -> Cotangent:
+    """g where low < y < high, else 0."""
+    if site.op.single and g.one_hot is None:
+        g = site.dense(g)
+    return site.pointwise(g, lambda g, y: inside(site, g, y, low, high), site.output)
+
+
+def _finite(bound: NDArray[Any] | None) -> float | None:
+    """A bound of Clip as a number; ``None`` where it bounds nothing."""
+    if bound is None or not np.isfinite(bound) or abs(bound) == np.finfo(bound.dtype).max:
+        return None
+    return float(bound.reshape(()))
 
 
 @vjp("HardSigmoid", sparse=True)
@@ -69,11 +125,7 @@ def hard_sigmoid(site: Site, g: Cotangent) -> list[Cotangent]:
     op = site.op
     alpha = site.scalar(site.attribute("alpha", 0.2))
 
-    def rule(g: ir.Value, y: ir.Value) -> ir.Value:
-        inside = op.And(op.Greater(y, site.scalar(0.0)), op.Less(y, site.scalar(1.0)))
-        return masked(site, inside, op.scale(g, alpha))
-
-    return [site.pointwise(g, rule, site.output)]
+    return [_gated(site, g.with_value(op.scale(g.value, alpha)), 0.0, 1.0)]
 
 
 @vjp("HardSwish", sparse=True)
@@ -117,6 +169,19 @@ def swish(site: Site, g: Cotangent) -> list[Cotangent]:
         return op.Mul(g, op.Add(s, rest))  # type: ignore[no-any-return]
 
     return [site.pointwise(g, rule, site.input(0), site.output)]
+
+
+def swish_gradient(site: Site, g: Cotangent, x: ir.Value, s: ir.Value) -> Cotangent:
+    """y = x s, s = sigmoid(x), both of them at hand; dx = g s (1 + x - y)."""
+    op, blocked = site.op, in_blocks(site, x) and g.one_hot is None
+
+    def rule(g: ir.Value, x: ir.Value, s: ir.Value, y: ir.Value) -> ir.Value:
+        if blocked:
+            slope = op.Mul(s, op.Add(blocked_line(site, y, -1.0, 1.0), x))
+            return op.times(into_blocks(site, g, x), slope)
+        return op.Mul(g, op.Mul(s, op.Sub(op.Add(x, site.scalar(1.0)), y)))  # type: ignore[no-any-return]
+
+    return site.pointwise(site.dense(g) if blocked else g, rule, x, s, site.output)
 
 
 @vjp("Tanh", sparse=True)
@@ -239,6 +304,17 @@ def thresholded_relu(site: Site, g: Cotangent) -> list[Cotangent]:
     op = site.op
     alpha = site.scalar(site.attribute("alpha", 1.0))
     return [site.pointwise(g, lambda g, x: masked(site, op.Greater(x, alpha), g), site.input(0))]
+
+
+@vjp("Shrink", sparse=True)
+def shrink(site: Site, g: Cotangent) -> list[Cotangent]:
+    """y = x + bias for x < -lambd, x - bias for x > lambd, else 0; dx = g, g, 0; 0 at the ends."""
+    op, end = site.op, site.scalar(site.attribute("lambd", 0.5))
+
+    def rule(g: ir.Value, x: ir.Value) -> ir.Value:
+        return masked(site, op.Greater(op.Abs(x), end), g)
+
+    return [site.pointwise(g, rule, site.input(0))]
 
 
 def _exponential_below(

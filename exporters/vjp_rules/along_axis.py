@@ -45,7 +45,12 @@ def reshaped_to(op: Ops, value: ir.Value, sizes: Sequence[int | ir.Value]) -> ir
 
 def with_k(op: Ops, value: ir.Value, sizes: Sequence[int | ir.Value]) -> ir.Value:
     """The vector [K, *sizes], K that of `value`."""
-    parts = [op.Shape(value, start=0, end=1)]
+    return vector(op, [op.Shape(value, start=0, end=1), *sizes])
+
+
+def vector(op: Ops, sizes: Sequence[int | ir.Value]) -> ir.Value:
+    """Sizes, and vectors of such, as one vector."""
+    parts: list[ir.Value] = []
     known: list[int] = []
     for size in sizes:
         if isinstance(size, int):
@@ -57,7 +62,7 @@ def with_k(op: Ops, value: ir.Value, sizes: Sequence[int | ir.Value]) -> ir.Valu
         parts.append(size)
     if known:
         parts.append(op.constant(known))
-    return op.Concat(*parts, axis=0)  # type: ignore[no-any-return]
+    return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=0)
 
 
 def scattered(
@@ -118,6 +123,20 @@ def through_matrix(site: Site, g: Cotangent, axis: int, matrix: NDArray[np.float
         return replace(g, value=value, shape=shape, constant=g.constant - {axis})
     value = times_matrix(op, g, axis, op.constant(matrix, dtype))
     return replace(g, value=value, shape=shape, constant=g.constant - {axis})
+
+
+def summed_up(site: Site, size: ir.Value, indices: ir.Value, g: ir.Value, axis: int) -> ir.Value:
+    """Zeros of a size, to which g is added at indices along an axis.
+
+    Half numbers are added as single ones: ONNX Runtime can't add them on the CPU.
+    """
+    op, dtype = site.op, site.output.dtype
+    assert dtype is not None
+    half = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+    zeros = op.Expand(op.constant(0.0, ir.DataType.FLOAT if half else dtype), size)
+    added = op.Cast(g, to=int(ir.DataType.FLOAT)) if half else g
+    value: ir.Value = op.ScatterElements(zeros, indices, added, axis=axis, reduction="add")
+    return op.Cast(value, to=int(dtype)) if half else value
 
 
 def times_matrix(op: Ops, g: Cotangent, axis: int, matrix: ir.Value) -> ir.Value:

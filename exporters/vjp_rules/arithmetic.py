@@ -7,7 +7,10 @@ import math
 import onnx_ir as ir
 
 from exporters import graph
-from exporters.cotangent import Cotangent
+from exporters.cotangent import ZERO, Cotangent, Zero
+from exporters.quantized import Quantisation
+from exporters.vjp_rules.activations import swish_gradient
+from exporters.vjp_rules.quantization import rescaled
 from exporters.vjp_rules.registry import Site, masked, vjp
 
 # --- Gradient passes as it is ---------------------------------------------------------------------
@@ -20,20 +23,25 @@ def identity(site: Site, g: Cotangent) -> list[Cotangent]:
 
 
 @vjp("Dropout", sparse=True)
-def dropout(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = x at inference; dx = g."""
+def dropout(site: Site, g: Cotangent) -> list[Cotangent | Zero]:
+    """y = x at inference; dx = g; the ratio counts for nothing."""
     training = site.given(2)
     if training is not None and training.any():
         raise site.unsupported("in training mode")
-    return [g]
+    return [g, ZERO]
 
 
 @vjp("Cast", "CastLike", sparse=True)
-def cast(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = x in another float type; dx = g in x's type."""
+def cast(site: Site, g: Cotangent) -> list[Cotangent | Zero]:
+    """y = x in another float type; dx = g in x's type; only the type of CastLike's other counts.
+
+    A quantised x is taken as it is, without its scale.
+    """
+    if not graph.is_float(site.input(0)):
+        return [rescaled(site, g, Quantisation(None), site.input(0)), ZERO]
     dtype = site.input(0).dtype
     assert dtype is not None
-    return [g.with_value(site.op.Cast(g.value, to=int(dtype)))]
+    return [g.with_value(site.op.Cast(g.value, to=int(dtype))), ZERO]
 
 
 # --- Arithmetic -----------------------------------------------------------------------------------
@@ -52,13 +60,29 @@ def sub(site: Site, g: Cotangent) -> list[Cotangent]:
 
 
 @vjp("Mul", sparse=True)
-def mul(site: Site, g: Cotangent) -> list[Cotangent | None]:
-    """y = a b; da = g b, db = g a."""
+def mul(site: Site, g: Cotangent) -> list[Cotangent | Zero | None]:
+    """y = a b; da = g b, db = g a; with b = sigmoid(a), da holds all that Swish has."""
     a, b = site.input(0), site.input(1)
+    for x, s in ((a, b), (b, a)):
+        if _is_swish(site, x, s):
+            gated = swish_gradient(site, g, x, s)
+            return [gated if value is x else ZERO for value in (a, b)]
     return [
         site.pointwise(g, site.op.Mul, b) if site.on(0) else None,
         site.pointwise(g, site.op.Mul, a) if site.on(1) else None,
     ]
+
+
+def _is_swish(site: Site, x: ir.Value, s: ir.Value) -> bool:
+    """Whether s is sigmoid(x), for this node alone, and x is differentiated."""
+    node = s.producer()
+    return (
+        node is not None
+        and node.op_type == "Sigmoid"
+        and node.inputs[0] is x
+        and len(s.uses()) == 1
+        and {x, s} <= site.on_path
+    )
 
 
 @vjp("Div", sparse=True)
@@ -110,20 +134,6 @@ def reciprocal(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = 1 / x; dx = -g y^2."""
     op = site.op
     return [site.pointwise(g, lambda g, y: op.Neg(op.Mul(g, op.Mul(y, y))), site.output)]
-
-
-@vjp("Sin", sparse=True)
-def sin(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = sin(x); dx = g cos(x)."""
-    op = site.op
-    return [site.pointwise(g, lambda g, x: op.Mul(g, op.Cos(x)), site.input(0))]
-
-
-@vjp("Cos", sparse=True)
-def cos(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = cos(x); dx = -g sin(x)."""
-    op = site.op
-    return [site.pointwise(g, lambda g, x: op.Neg(op.Mul(g, op.Sin(x))), site.input(0))]
 
 
 @vjp("Erf", sparse=True)

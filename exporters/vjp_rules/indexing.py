@@ -1,8 +1,8 @@
-"""Operators that pick entries by position, or put them there."""
+"""Operators that pick entries by position."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from exporters.vjp_rules.along_axis import (
     reshaped_to,
     scattered,
     size_list,
+    summed_up,
     with_k,
 )
 from exporters.vjp_rules.registry import Site, as_array, vjp
@@ -25,33 +26,59 @@ def slice_(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = entries of x from start to end by steps; dx = g at those places, zeros elsewhere."""
     x = site.input(0)
     shape = site.shape(x)
-    axes = [axis % g.rank - g.rank for axis in as_array(site.given(3), range(g.rank))]
-    steps = as_array(site.given(4), [1] * len(axes))
-    starts, ends = as_array(site.given(1), ()), as_array(site.given(2), ())
-    cuts = list(zip(axes, starts, ends, steps, strict=False))
-    free = any(not isinstance(shape[axis], int) for axis in axes)
-    if free or any(moves(g, axis) for axis in axes):
+    count = site.shape(site.input(1))[0]
+    assert isinstance(count, int)
+    given = as_array(site.given(3), range(count))
+    cuts = {axis % g.rank - g.rank: _cut(site, place) for place, axis in enumerate(given)}
+    at_run_time = any(
+        not isinstance(part, int) for axis, cut in cuts.items() for part in (*cut, shape[axis])
+    )
+    if at_run_time or any(moves(g, axis) for axis in cuts):
         g = site.dense(g)
-    for axis, *cut in cuts:
-        size = shape[axis]
-        if isinstance(size, int):
-            start, end, step = cut
+    for axis, cut in cuts.items():
+        size, known = shape[axis], [part for part in cut if isinstance(part, int)]
+        if isinstance(size, int) and len(known) == len(cut):
+            start, end, step = known
             g = scattered(site, g, axis, np.arange(size)[start:end:step], size)
-        elif cut != [0, _END, 1]:
+        elif known != [0, _END, 1]:
             g = _placed_at_run_time(site, g, axis, cut)
     return [replace(g, shape=shape)]
+
+
+def _cut(site: Site, place: int) -> list[int | ir.Value]:
+    """Start, end and step of a Slice along its axis number `place`; vectors where not known."""
+    cut: list[int | ir.Value] = []
+    for index in (1, 2, 4):
+        if index >= len(site.node.inputs) or site.node.inputs[index] is None:
+            cut.append(1)
+            continue
+        known = site.known(index)
+        if known is not None:
+            cut.append(int(known[place]))
+            continue
+        cut.append(site.op.Gather(_int64(site, index), site.op.constant([place])))
+    return cut
+
+
+def _int64(site: Site, index: int) -> ir.Value:
+    value = site.input(index)
+    if value.dtype == ir.DataType.INT64:
+        return value
+    return site.op.Cast(value, to=int(ir.DataType.INT64))  # type: ignore[no-any-return]
 
 
 _END = 2**63 - 1
 
 
-def _placed_at_run_time(site: Site, g: Cotangent, axis: int, cut: list[int]) -> Cotangent:
-    """dx of a Slice along an axis of free size: where each entry went is found by slicing, too."""
+def _placed_at_run_time(
+    site: Site, g: Cotangent, axis: int, cut: list[int | ir.Value]
+) -> Cotangent:
+    """dx of a Slice known at run time only: where each entry went is found by slicing, too."""
     op, x = site.op, site.input(0)
     zero, one = op.constant(0), op.constant(1)
     rest = {} if axis == -1 else {"end": axis + 1}
     size = op.Shape(x, start=axis, **rest)
-    start, end, step = (op.constant([number]) for number in cut)
+    start, end, step = (op.constant([part]) if isinstance(part, int) else part for part in cut)
     whole = op.Range(zero, op.Squeeze(size), one)
     read = op.Slice(whole, start, end, op.constant([0]), step)
     count = op.Shape(read)
@@ -70,11 +97,11 @@ def gather(site: Site, g: Cotangent) -> list[Cotangent]:
     shape = site.shape(x)
     rank = len(shape)
     axis = site.attribute("axis", 0) % rank - rank
-    size = shape[axis]
-    if not isinstance(size, int):
-        raise site.unsupported("along an axis whose size is only known at run time")
-    indices = _indices(site, 1) % size
-    place = rank + axis
+    size, place = shape[axis], rank + axis
+    known = site.known(1)
+    if known is None or not isinstance(size, int):
+        return [_gathered_at_run_time(site, site.dense(g), place)]
+    indices = known.astype(np.int64) % size
     if indices.ndim == 0:
         if g.one_hot is not None and axis == -rank:
             g = site.dense(g)
@@ -86,6 +113,29 @@ def gather(site: Site, g: Cotangent) -> list[Cotangent]:
     elif moves(g, axis):
         g = site.dense(g)
     return [replace(scattered(site, g, axis, indices.reshape(-1), size), shape=shape)]
+
+
+def _gathered_at_run_time(site: Site, g: Cotangent, place: int) -> Cotangent:
+    """dx of a Gather along axis `place` whose indices or size are known at run time only."""
+    op, x = site.op, site.input(0)
+    shape = site.shape(x)
+    sizes = size_list(op, x, shape)
+    rank = len(site.shape(site.input(1)))
+    positions = op.Reshape(_int64(site, 1), op.constant([-1]))
+    outer = size_list(op, site.output, g.shape)
+    value = reshaped_to(op, g.value, [*outer[:place], op.Shape(positions), *outer[place + rank :]])
+    front = [place + 1, *range(place + 1), *range(place + 2, len(shape) + 1)]
+    summed = summed_at(site, op.transpose(value, front), positions, sizes[place])
+    return Cotangent(op.transpose(summed, [int(a) for a in np.argsort(front)]), shape)
+
+
+def summed_at(site: Site, value: ir.Value, positions: ir.Value, size: int | ir.Value) -> ir.Value:
+    """Entries [n, ...] summed up at positions [n] of a first axis of `size`, zeros elsewhere."""
+    op = site.op
+    first = op.constant([size]) if isinstance(size, int) else size
+    whole = op.Concat(first, op.Shape(value, start=1), axis=0)
+    zeros = op.Expand(site.scalar(0.0), whole)
+    return op.ScatterND(zeros, op.unsqueeze(positions, [1]), value, reduction="add")  # type: ignore[no-any-return]
 
 
 def _with_axis(site: Site, g: Cotangent, axis: int) -> Cotangent:
@@ -110,10 +160,9 @@ def gather_elements(site: Site, g: Cotangent) -> list[Cotangent]:
     op, x = site.op, site.input(0)
     shape = site.shape(x)
     axis = site.attribute("axis", 0) % g.rank - g.rank
-    indices = op.Expand(_positive(site, 1, shape[axis]), op.Shape(g.value))
-    zeros = op.Expand(site.scalar(0.0), with_k(op, g.value, size_list(op, x, shape)))
-    value = op.ScatterElements(zeros, indices, g.value, axis=g.rank + axis + 1, reduction="add")
-    return [Cotangent(value, shape)]
+    indices = op.Expand(site.input(1), op.Shape(g.value))
+    size = with_k(op, g.value, size_list(op, x, shape))
+    return [Cotangent(summed_up(site, size, indices, g.value, g.rank + axis + 1), shape)]
 
 
 @vjp("GatherND")
@@ -121,62 +170,24 @@ def gather_nd(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = x at tuples of indices into its first axes; dx = g summed up there, zeros elsewhere."""
     op, x = site.op, site.input(0)
     shape = site.shape(x)
-    positions, indexed, sizes = _flat_positions(site, shape, site.attribute("batch_dims", 0))
-    rest = size_list(op, x, shape)[indexed:]
+    batch_dims = site.attribute("batch_dims", 0)
+    flat = flat_positions(site, x, shape, batch_dims)
+    sizes = size_list(op, x, shape)
+    rest = sizes[flat.indexed :]
+    if flat.known is None:
+        positions = op.Reshape(flat.value, op.constant([-1]))
+        value = reshaped_to(op, g.value, [op.Shape(positions), *rest])
+        swap = [1, 0, *range(2, len(rest) + 2)]
+        value = summed_at(site, op.transpose(value, swap), positions, flat.count)
+        return [Cotangent(reshaped_to(op, op.transpose(value, swap), sizes), shape)]
+    positions = flat.known.reshape(-1)
+    assert isinstance(flat.count, int)
     g = Cotangent(
         reshaped_to(op, g.value, [positions.size, *rest]),
-        (positions.size, *shape[indexed:]),
+        (positions.size, *shape[flat.indexed :]),
     )
-    g = scattered(site, g, -g.rank, positions.reshape(-1), int(np.prod(sizes)))
-    return [Cotangent(reshaped_to(op, g.value, [*sizes, *rest]), shape)]
-
-
-@vjp("ScatterND")
-def scatter_nd(site: Site, g: Cotangent) -> list[Cotangent | None]:
-    """y = data with updates at tuples of indices; ddata = g, 0 there; dupdates = g, read there.
-
-    Updates that are added leave ddata = g.
-    """
-    op, x = site.op, site.output
-    added = _adds(site)
-    positions, indexed, sizes = _flat_positions(site, g.shape, 0)
-    data: Cotangent | None = g
-    updates: Cotangent | None = None
-    if site.on(0) and not added:
-        kept = np.ones(int(np.prod(sizes)))
-        kept[positions.reshape(-1)] = 0
-        kept = kept.reshape(*sizes, *[1] * (g.rank - indexed))
-        assert x.dtype is not None
-        data = g.with_value(op.Mul(g.value, op.constant(kept, x.dtype)))
-    if site.on(2):
-        flat = [int(np.prod(sizes)), *size_list(op, x, g.shape)[indexed:]]
-        value = op.Gather(reshaped_to(op, g.value, flat), op.constant(positions), axis=1)
-        updates = Cotangent(value, site.shape(site.input(2)))
-    return [data, None, updates]
-
-
-@vjp("ScatterElements")
-def scatter_elements(site: Site, g: Cotangent) -> list[Cotangent | None]:
-    """y = data with updates at an index each; ddata = g, 0 there; dupdates = g, read there.
-
-    Updates that are added leave ddata = g.
-    """
-    op = site.op
-    added = _adds(site)
-    axis = site.attribute("axis", 0) % g.rank - g.rank
-    index = _positive(site, 1, g.shape[axis])
-    shape = list(_indices(site, 1).shape)
-    indices = op.Expand(index, with_k(op, g.value, shape))
-    place = g.rank + axis + 1
-    data: Cotangent | None = g
-    updates: Cotangent | None = None
-    if site.on(0) and not added:
-        zeros = op.Expand(site.scalar(0.0), with_k(op, g.value, shape))
-        data = g.with_value(op.ScatterElements(g.value, indices, zeros, axis=place))
-    if site.on(2):
-        value = op.GatherElements(g.value, indices, axis=place)
-        updates = Cotangent(value, site.shape(site.input(2)))
-    return [data, None, updates]
+    g = scattered(site, g, -g.rank, positions, flat.count)
+    return [Cotangent(reshaped_to(op, g.value, sizes), shape)]
 
 
 @vjp("Trilu")
@@ -187,36 +198,49 @@ def trilu(site: Site, g: Cotangent) -> list[Cotangent]:
     return [g.with_value(site.op.Trilu(g.value, diagonal, upper=site.attribute("upper", 1)))]
 
 
-def _adds(site: Site) -> bool:
-    """Whether updates are added to the data, not put in its place."""
-    reduction = site.attribute("reduction", "none")
-    if reduction not in ("none", "add"):
-        raise site.unsupported(f"with reduction={reduction!r}")
-    return bool(reduction == "add")
+@dataclass(frozen=True)
+class FlatPositions:
+    """Tuples of indices into the first axes of a value as positions in these, taken as one.
+
+    Attributes:
+        indexed: number of those axes.
+        count: of positions, the product of their sizes; a vector where not known.
+        known: the positions where they are known at build time.
+        value: the positions, [...], one for each tuple.
+    """
+
+    indexed: int
+    count: int | ir.Value
+    known: NDArray[np.int64] | None
+    value: ir.Value
 
 
-def _indices(site: Site, index: int) -> NDArray[np.int64]:
-    given = site.given(index)
-    assert given is not None
-    return given.astype(np.int64)
-
-
-def _positive(site: Site, index: int, size: Any) -> ir.Value:
-    """Indices into an axis of `size` as a constant."""
-    indices = _indices(site, index)
-    return site.op.constant(indices % size if isinstance(size, int) else indices)
-
-
-def _flat_positions(
-    site: Site, shape: tuple[Any, ...], batch_dims: int
-) -> tuple[NDArray[np.int64], int, list[int]]:
-    """Tuples of indices as positions in the first axes taken as one; number and sizes of these."""
-    indices = _indices(site, 1)
-    indexed = batch_dims + indices.shape[-1]
-    sizes = list(shape[:indexed])
-    if not all(isinstance(size, int) for size in sizes):
-        raise site.unsupported("along axes whose size is only known at run time")
-    lead = np.indices(indices.shape[:-1])[:batch_dims]
-    tuples = [*lead, *np.moveaxis(indices, -1, 0)]
-    wrapped = tuple(t % n for t, n in zip(tuples, sizes, strict=True))
-    return np.ravel_multi_index(wrapped, sizes).astype(np.int64), indexed, sizes
+def flat_positions(
+    site: Site, x: ir.Value, shape: tuple[Any, ...], batch_dims: int
+) -> FlatPositions:
+    """The positions that input 1 of the node means in `x` of `shape`."""
+    op, depth = site.op, site.shape(site.input(1))[-1]
+    assert isinstance(depth, int)
+    indexed = batch_dims + depth
+    sizes, given = shape[:indexed], site.known(1)
+    if given is not None and all(isinstance(size, int) for size in sizes):
+        lead = np.indices(given.shape[:-1])[:batch_dims]
+        tuples = [*lead, *np.moveaxis(given.astype(np.int64), -1, 0)]
+        wrapped = tuple(t % n for t, n in zip(tuples, sizes, strict=True))
+        known = np.ravel_multi_index(wrapped, sizes).astype(np.int64)
+        return FlatPositions(indexed, int(np.prod(sizes)), known, op.constant(known))
+    vectors = [op.constant([n]) if isinstance(n, int) else n for n in size_list(op, x, sizes)]
+    strides: list[ir.Value] = [op.constant([1])]
+    for vector in vectors[:0:-1]:
+        strides.insert(0, op.Mul(strides[0], vector))
+    indices = site.input(1)
+    ends = op.Concat(*vectors[batch_dims:], axis=0) if depth > 1 else vectors[-1]
+    indices = op.Where(op.Less(indices, op.constant(0)), op.Add(indices, ends), indices)
+    steps = op.Concat(*strides[batch_dims:], axis=0) if depth > 1 else strides[-1]
+    value = op.ReduceSum(op.Mul(indices, steps), op.constant([-1]), keepdims=0)
+    lead_rank = len(site.shape(site.input(1))) - 1
+    for axis in range(batch_dims):
+        counted = op.Range(op.constant(0), op.Squeeze(vectors[axis]), op.constant(1))
+        offset = op.Mul(counted, strides[axis])
+        value = op.Add(value, op.unsqueeze(offset, list(range(1, lead_rank - axis))))
+    return FlatPositions(indexed, op.Mul(strides[0], vectors[0]), None, value)

@@ -23,24 +23,54 @@ def batch_normalization(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = scale (x - mean) / sqrt(var + eps) + bias, inference; dx = g scale / sqrt(var + eps)."""
     if site.attribute("training_mode", 0):
         raise site.unsupported("in training mode")
-    scale, variance = site.given(1), site.given(4)
-    assert scale is not None
-    assert variance is not None
+    scale, variance = site.known(1), site.known(4)
     epsilon = site.attribute("epsilon", 1e-5)
+    if scale is None or variance is None:
+        return [site.pointwise(g, site.op.Mul, _factor(site, g.rank, epsilon))]
     factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
     factor = factor.reshape(-1, *[1] * (g.rank - 2))
     dtype = site.output.dtype
     assert dtype is not None
-    return [site.pointwise(g, site.op.Mul, site.op.constant(factor, dtype))]
+    return [site.pointwise(g, site.op.scale_channels, site.op.constant(factor, dtype))]
+
+
+def _factor(site: Site, rank: int, epsilon: float) -> ir.Value:
+    """scale / sqrt(var + eps), found at run time."""
+    op, scale, variance = site.op, site.input(1), site.input(4)
+    assert variance.dtype is not None
+    spread = op.Add(variance, op.constant(epsilon, variance.dtype))
+    factor: ir.Value = op.Div(scale, op.Cast(op.Sqrt(spread), to=int(_dtype_of(scale))))
+    factor = op.Cast(factor, to=int(_dtype_of(site.output)))
+    site.shapes[factor] = site.shape(scale)
+    return _per_channel(site, factor, rank)
+
+
+def _dtype_of(value: ir.Value) -> ir.DataType:
+    assert value.dtype is not None
+    return value.dtype
 
 
 @vjp("Softmax", sparse=True)
 def softmax(site: Site, g: Cotangent) -> list[Cotangent]:
-    """y = exp(x) / sum(exp(x)); dx = y (g - sum(g y))."""
-    op, axis = site.op, _axis(site, g)
+    """y = exp(x) / sum(exp(x)); dx = y (g - sum(g y)).
+
+    A row that is masked wholly, all -inf, gives NaN; where the model guards against that, so does
+    the gradient: nothing flows to such a row.
+    """
+    op, axis, y = site.op, _axis(site, g), site.output
     g = site.dense(g)
-    weighted = op.ReduceSum(op.Mul(g.value, site.output), op.constant([axis]), keepdims=1)
-    return [g.with_value(op.Mul(site.output, op.Sub(g.value, weighted)))]
+    if _is_guarded(y):
+        y = op.Where(op.IsNaN(y), site.scalar(0.0), y)
+    weighted = op.ReduceSum(op.Mul(g.value, y), op.constant([axis]), keepdims=1)
+    return [g.with_value(op.Mul(y, op.Sub(g.value, weighted)))]
+
+
+def _is_guarded(y: ir.Value) -> bool:
+    """Whether y is read, or its cast is, by what puts something in the place of NaN."""
+    readers = [use.node for use in y.uses()]
+    casts = [node for node in readers if node.op_type == "Cast"]
+    readers += [use.node for node in casts for use in node.outputs[0].uses()]
+    return any(node.op_type in ("Where", "IsNaN") for node in readers)
 
 
 @vjp("LogSoftmax", sparse=True)
@@ -131,6 +161,18 @@ def lp_normalization(site: Site, g: Cotangent) -> list[Cotangent]:
     return [g.with_value(op.Where(zero, site.scalar(0.0), op.Div(inner, safe)))]
 
 
+@vjp("MeanVarianceNormalization")
+def mean_variance_normalization(site: Site, g: Cotangent) -> list[Cotangent]:
+    """y = (x - mean) / s, s the deviation over axes; dx = (g - mean(g) - y mean(g y)) / s."""
+    op, x = site.op, site.input(0)
+    axes = [axis % g.rank - g.rank for axis in site.attribute("axes", (0, 2, 3))]
+    over = op.constant(axes)
+    centred = op.Sub(_wide(site, x), op.ReduceMean(_wide(site, x), over, keepdims=1))
+    s = op.Sqrt(op.ReduceMean(op.Mul(centred, centred), over, keepdims=1))
+    y = _wide(site, site.output)
+    return [_narrow(site, g.with_value(_through(site, g.value, y, s, axes, True)))]
+
+
 @vjp("LRN")
 def local_response_normalization(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = x s^-beta, s = bias + alpha / size W x^2, W summing over a window of channels.
@@ -167,17 +209,13 @@ def _over_trailing_axes(site: Site, g: Cotangent, *, centred: bool) -> list[Cota
     g = site.dense(g) if g.one_hot is not None else g
     gradients: list[Cotangent | None] = [None, None, g]
     if site.on(0):
-        d = site.pointwise(g, site.op.Mul, site.input(1)) if _has(site, 1) else g
+        d = site.pointwise(g, site.op.Mul, site.input(1)) if site.has(1) else g
         dx = Cotangent(_through(site, d.value, u, s, axes, centred), g.shape)
         gradients[0] = _narrow(site, dx)
     if site.on(1):
         spelled = Cotangent(site.op.Mul(_wide(site, g.value), u), g.shape)
         gradients[1] = _narrow(site, spelled)
     return gradients
-
-
-def _has(site: Site, index: int) -> bool:
-    return index < len(site.node.inputs) and site.node.inputs[index] is not None
 
 
 def _statistics(

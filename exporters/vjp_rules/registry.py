@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from exporters import graph
 from exporters.builder import Ops
-from exporters.cotangent import Cotangent, axes_of_size_one, dense
+from exporters.cotangent import Cotangent, Zero, axes_of_size_one, dense, without_k
 from exporters.probe import BATCH, Shape, Shapes
+from exporters.quantized import as_float
 from xai_onnx.errors import UnsupportedOperatorError
 
 Cotangents = Sequence[Cotangent | None]
-RuleFunction = Callable[["Site", Cotangent], Cotangents]
-OutputsRuleFunction = Callable[["Site", Cotangents], Cotangents]
+Gradients = Sequence[Cotangent | Zero | None]
+RuleFunction = Callable[["Site", Cotangent], Gradients]
+OutputsRuleFunction = Callable[["Site", Cotangents], Gradients]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def vjp(*op_types: str, sparse: bool = False) -> Callable[[RuleFunction], RuleFu
     """Enter a rule for `op_types` into `VJP_RULES`; a second rule for one is an error."""
 
     def enter(function: RuleFunction) -> RuleFunction:
-        def of_first(site: Site, cotangents: Cotangents) -> Cotangents:
+        def of_first(site: Site, cotangents: Cotangents) -> Gradients:
             first = cotangents[0]
             assert first is not None
             return function(site, first)
@@ -81,6 +84,8 @@ class Site:
     op: Ops
     shapes: Shapes
     on_path: set[ir.Value]
+    end: ir.Value  # where the walk began: the score
+    stands_for: ir.Node | None = None  # where `node` was emitted for one of the model's own
 
     def input(self, index: int) -> ir.Value:
         """Input `index`, which must be there."""
@@ -92,6 +97,10 @@ class Site:
     def output(self) -> ir.Value:
         """The node's first output."""
         return self.node.outputs[0]
+
+    def has(self, index: int) -> bool:
+        """Whether input `index` is there and not left out."""
+        return index < len(self.node.inputs) and self.node.inputs[index] is not None
 
     def on(self, index: int) -> bool:
         """Whether the gradient flows on to input `index`."""
@@ -121,12 +130,50 @@ class Site:
         Raises:
             UnsupportedOperatorError: it is there but only known at run time.
         """
-        if index >= len(self.node.inputs) or self.node.inputs[index] is None:
+        if not self.has(index):
             return None
-        content = graph.constant(self.node.inputs[index])
+        content = self.known(index)
         if content is None:
             raise self.unsupported(f"with input {index} computed at run time")
         return content
+
+    def known(self, index: int) -> NDArray[Any] | None:
+        """The content of input `index` if it is known at build time, else ``None``.
+
+        Known is also what is computed from sizes, unless it changes with those that are free.
+        """
+        value = self.node.inputs[index]
+        content = graph.constant(value)
+        if content is not None:
+            return content
+        first, second = (
+            graph.constant(value, self._sizes(*free)) for free in ((2, 61, 1), (3, 83, 3))
+        )
+        same = first is not None and second is not None and np.array_equal(first, second)
+        return first if same else None
+
+    def _sizes(self, batch: int, free: int, step: int) -> dict[ir.Value, tuple[int, ...]]:
+        """The measured shapes that the model asks for, with numbers for sizes that are free.
+
+        No two free sizes get the same number, nor in two calls the same difference: none may be
+        taken to depend on another.
+        """
+        numbers = itertools.count(free, step)
+        return {
+            value: tuple(
+                size if isinstance(size, int) else batch if size == BATCH else next(numbers)
+                for size in shape
+            )
+            for value, shape in self.shapes.items()
+            if any(use.node.op_type in ("Shape", "Size") for use in value.uses())
+        }
+
+    @property
+    def opset(self) -> int:
+        """The model's version of the default domain."""
+        main = (self.stands_for or self.node).graph
+        assert main is not None
+        return main.opset_imports[""]
 
     def scalar(self, content: float) -> ir.Value:
         """A constant of the output's float type."""
@@ -135,14 +182,15 @@ class Site:
 
     def unsupported(self, form: str) -> UnsupportedOperatorError:
         """The error for a form of the operator that its rule doesn't cover."""
+        node = self.stands_for or self.node
         return UnsupportedOperatorError(
-            f"the gradient rule for {self.node.op_type!r} (node {self.node.name!r}) doesn't cover "
+            f"the gradient rule for {node.op_type!r} (node {node.name!r}) doesn't cover "
             f"it {form}; choose a later target layer, or see exporters/vjp_rules"
         )
 
     def dense(self, g: Cotangent) -> Cotangent:
         """The output's cotangent with every axis at its full size."""
-        return dense(self.op, g, self.output)
+        return dense(self.op, g, as_float(self.op, self.output))
 
     def pointwise(
         self, g: Cotangent, function: Callable[..., ir.Value], *residuals: ir.Value
@@ -165,7 +213,10 @@ class Site:
         constant = g.constant
         for _, shape in chosen:
             constant &= axes_of_size_one(shape, g.rank)
-        value = function(g.value, *(residual for residual, _ in chosen))
+        if g.one_hot is None:
+            value = without_k(self.op, function, g.value, *residuals)
+        else:
+            value = function(g.value, *(residual for residual, _ in chosen))
         return Cotangent(value, g.shape, constant, g.one_hot)
 
     def _pick(self, g: Cotangent, residual: ir.Value, shape: Shape) -> ir.Value | None:

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from exporters.cotangent import Cotangent, dense, reshaped, transposed
 from exporters.probe import Dim
-from exporters.vjp_rules.along_axis import moves, reshaped_to, scattered, size_list
-from exporters.vjp_rules.registry import Cotangents, Site, as_array, vjp, vjp_of_outputs
+from exporters.vjp_rules.along_axis import moves, reshaped_to, scattered, size_list, with_k
+from exporters.vjp_rules.registry import Cotangents, Gradients, Site, as_array, vjp, vjp_of_outputs
 
 
 @vjp("Reshape", "Flatten", "Squeeze", "Unsqueeze", sparse=True)
@@ -40,24 +40,25 @@ def concat(site: Site, g: Cotangent) -> list[Cotangent | None]:
     shapes = [site.shape(site.input(index)) for index in range(len(site.node.inputs))]
     if axis in g.constant:
         return [replace(g, shape=shape) for shape in shapes]
-    extents = [shape[axis] for shape in shapes]
-    if not all(isinstance(extent, int) for extent in extents):
-        raise site.unsupported("along an axis whose size is only known at run time")
-    ends = np.cumsum([int(extent) for extent in extents])
-    return [
-        replace(
-            g,
-            value=op.Slice(g.value, op.constant([start]), op.constant([end]), op.constant([axis])),
-            shape=shape,
-        )
-        if site.on(index)
-        else None
-        for index, (start, end, shape) in enumerate(zip([0, *ends[:-1]], ends, shapes, strict=True))
-    ]
+    gradients: list[Cotangent | None] = []
+    end: ir.Value = op.constant([0])
+    known = 0  # of the parts up to here, as long as all sizes are known
+    for index, shape in enumerate(shapes):
+        start, extent = end, shape[axis]
+        if isinstance(extent, int) and known >= 0:
+            known += extent
+            end = op.constant([known])
+        else:
+            known = -1
+            size = size_list(op, site.input(index), shape)[axis]
+            end = op.Add(start, op.constant([size]) if isinstance(size, int) else size)
+        part = op.Slice(g.value, start, end, op.constant([axis])) if site.on(index) else None
+        gradients.append(None if part is None else replace(g, value=part, shape=shape))
+    return gradients
 
 
 @vjp_of_outputs("Split", sparse=True)
-def split(site: Site, cotangents: Cotangents) -> list[Cotangent]:
+def split(site: Site, cotangents: Cotangents) -> Gradients:
     """[y_1, y_2, ...] = x, cut along an axis; dx = [g_1, g_2, ...], zeros where nobody reads y_i.
 
     The zeros are the border of the part before them.
@@ -72,7 +73,10 @@ def split(site: Site, cotangents: Cotangents) -> list[Cotangent]:
     if len(read) == len(cotangents):
         parts = list(read.values())
     else:
-        ends = [0, *np.cumsum(_extents(site, shape[axis]))]
+        extents = _extents(site, shape[axis])
+        if extents is None:
+            return split(site, _with_zeros(site, read))
+        ends = [0, *np.cumsum(extents)]
         stops = [*[ends[i] for i in read][1:], ends[-1]]
         starts = [0, *stops[:-1]]
         parts = [
@@ -96,13 +100,26 @@ def _alike(parts: list[Cotangent], axis: int) -> bool:
     )
 
 
-def _extents(site: Site, size: Dim) -> list[int]:
-    """The sizes of the parts of a Split along its axis."""
-    given = site.given(1)
-    if given is not None:
-        return as_array(given, ())
+def _with_zeros(site: Site, read: dict[int, Cotangent]) -> list[Cotangent]:
+    """The cotangents of all outputs, zeros spelled out for those that nobody reads."""
+    op, outputs = site.op, site.node.outputs
+    every = {index: dense(op, g, outputs[index]) for index, g in read.items()}
+    like = next(iter(every.values())).value
+    for index, output in enumerate(outputs):
+        if index not in every:
+            sizes = size_list(op, output, site.shape(output))
+            zeros = op.Expand(site.scalar(0.0), with_k(op, like, sizes))
+            every[index] = Cotangent(zeros, site.shape(output))
+    return [every[index] for index in range(len(outputs))]
+
+
+def _extents(site: Site, size: Dim) -> list[int] | None:
+    """The sizes of the parts of a Split along its axis; ``None`` if known at run time only."""
+    if len(site.node.inputs) > 1 and site.node.inputs[1] is not None:
+        given = site.known(1)
+        return None if given is None else as_array(given, ())
     if not isinstance(size, int):
-        raise site.unsupported("along an axis whose size is only known at run time")
+        return None
     count = len(site.node.outputs)
     each = -(-size // count)
     return [*[each] * (count - 1), size - each * (count - 1)]
@@ -119,11 +136,16 @@ def tile(site: Site, g: Cotangent) -> list[Cotangent]:
     """y = copies of x side by side; dx = the sum of g over the copies."""
     op, x = site.op, site.input(0)
     shape = site.shape(x)
-    repeats = as_array(site.given(1), ())
+    known = site.known(1)
+    repeats: list[int | ir.Value] = (
+        [op.Gather(site.input(1), op.constant([axis])) for axis in range(g.rank)]
+        if known is None
+        else [*as_array(known, ())]
+    )
     target: list[int | ir.Value] = []
     copies = []
     for repeat, size in zip(repeats, size_list(op, x, shape), strict=True):
-        if repeat != 1:
+        if not isinstance(repeat, int) or repeat != 1:
             copies.append(len(target) + 1)
             target.append(repeat)
         target.append(size)

@@ -1,12 +1,9 @@
-"""Sliding windows: their geometry, and the transposed convolution that undoes them."""
+"""Sliding windows: their geometry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import onnx_ir as ir
 
 from exporters.vjp_rules.registry import Site
 
@@ -54,55 +51,3 @@ def window_of(site: Site, kernel: Sequence[int]) -> Window:
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         begin, end = (small, large) if mode == "SAME_UPPER" else (large, small)
     return Window(tuple(kernel), strides, dilations, begin, end)
-
-
-def scatter_windows(
-    site: Site, g: ir.Value, weight: ir.Value, window: Window, groups: int
-) -> ir.Value:
-    """The transposed convolution of g, cropped or padded to the spatial size of the node's input.
-
-    Args:
-        site: the Conv or pooling node.
-        g: cotangent of its output, [N, M, ...].
-        weight: [M, C / groups, *kernel], as ConvTranspose takes it.
-        window: geometry of the node's window.
-        groups: as in Conv.
-    """
-    op, x = site.op, site.input(0)
-    sizes, outputs = site.shape(x)[2:], site.shape(site.output)[2:]
-    geometry = {
-        "strides": list(window.strides),
-        "dilations": list(window.dilations),
-        "kernel_shape": list(window.kernel),
-        "group": groups,
-    }
-    axes = len(sizes)
-    if all(isinstance(size, int) for size in (*sizes, *outputs)):
-        # Surplus of the transposed convolution over the input, at the end of each axis.
-        over = [
-            (int(o) - 1) * s + e - b - int(size)
-            for o, s, e, b, size in zip(
-                outputs, window.strides, window.extent, window.begin, sizes, strict=True
-            )
-        ]
-        # What is missing instead is a rest that no window reached: less than a stride, as
-        # output_padding must be.
-        return op.ConvTranspose(  # type: ignore[no-any-return]
-            g,
-            weight,
-            pads=[*window.begin, *(max(surplus, 0) for surplus in over)],
-            output_padding=[max(-surplus, 0) for surplus in over],
-            **geometry,
-        )
-    full = op.ConvTranspose(g, weight, **geometry)
-    border = op.constant([0] * (axes + 2) + [0, 0, *(s - 1 for s in window.strides)])
-    padded = op.Pad(full, border, site.scalar(0.0))
-    first = op.constant(list(window.begin))
-    last = op.Add(first, op.Shape(x, start=2))
-    return op.Slice(padded, first, last, op.constant(list(range(2, axes + 2))))  # type: ignore[no-any-return]
-
-
-def ones(site: Site, kernel: Sequence[int]) -> ir.Value:
-    """A kernel of ones for one channel, [1, 1, *kernel]."""
-    assert site.output.dtype is not None
-    return site.op.constant(np.ones((1, 1, *kernel)), site.output.dtype)
