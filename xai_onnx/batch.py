@@ -54,6 +54,7 @@ class ImageInput:
                 "a batch of images, [B, 3, H, W] or [B, H, W, 3]"
             )
         sizes = [size if isinstance(size, int) else None for size in value.shape]
+        recipes.check_extent(sizes, f"{model}: its input {value.name!r}")
         layout = "NCHW" if sizes[1] in (1, 3, 4) else "NHWC"
         batch, *rest = sizes
         channels, height, width = rest if layout == "NCHW" else [rest[2], *rest[:2]]

@@ -23,9 +23,21 @@ def reason(error: BaseException) -> str:
 class XaiOnnxError(Exception):
     """Base of every deliberate error of this package."""
 
+    def __str__(self) -> str:
+        """One line, whatever is in the names that it repeats."""
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+
 
 class ModelFileError(XaiOnnxError, ValueError):
     """The model file is missing, is not ONNX, is truncated, or fails the ONNX checker."""
+
+
+class TorchExportError(XaiOnnxError, RuntimeError):
+    """A torch module can't run, can't be exported to ONNX, or the export gives other outputs."""
+
+
+class FactoryError(XaiOnnxError, ValueError):
+    """The user's code that should make a torch module can't be imported, fails, or makes none."""
 
 
 class ManifestError(XaiOnnxError, ValueError):

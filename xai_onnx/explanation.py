@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from xai_onnx.errors import ImageError
 
+BRIGHTEST = 99  # percentile of an attribution's pixels that is drawn at full colour
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ClassScore:
@@ -50,25 +52,30 @@ class Explanation(ClassScore):
     """Where in a picture a model finds the evidence for one class.
 
     Attributes:
-        method: CAM variant, e.g. ``"gradcam"``.
-        target_layer: ONNX value whose activations are explained.
-        cam: the raw map at the layer's size, float32 [h, w].
-        saliency_map: the map at the input tensor's size, float32 [H, W] in [0, 1]; all zero where
-            `cam` is constant.
+        method: CAM variant or attribution, e.g. ``"gradcam"``.
+        target_layers: ONNX values whose activations are explained; none for an attribution.
+        cam: the raw map at the layer's size, float32 [h, w]; ``None`` for an attribution.
+        attribution: what each number of the input tensor adds, float32 [C, H, W]; ``None`` for a
+            CAM.
+        saliency_map: the map at the input tensor's size, float32 [H, W] in [0, 1]: of `cam`, or of
+            the absolute attributions summed over the channels; all zero where that is constant.
         image: the whole picture, uint8 RGB [H0, W0, 3]; ``None`` for a ready tensor.
         box: left, top, right, bottom of the part that the model saw, in pixels of `image`.
     """
 
     method: str
-    target_layer: str
-    cam: NDArray[np.float32]
+    target_layers: tuple[str, ...]
+    cam: NDArray[np.float32] | None
+    attribution: NDArray[np.float32] | None
     saliency_map: NDArray[np.float32]
     image: NDArray[np.uint8] | None = None
     box: tuple[float, float, float, float] | None = None
 
     @property
     def empty(self) -> bool:
-        """Whether `cam` is constant: the map points nowhere."""
+        """Whether the map is constant, so that it points nowhere."""
+        if self.cam is None:  # an attribution may be the same everywhere, another in each channel
+            return not self.saliency_map.any()
         return bool(self.cam.min() == self.cam.max())
 
     @property
@@ -119,23 +126,26 @@ class Explanation(ClassScore):
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; of the arrays only `cam`, with 6 digits, as rows."""
-        peak = self.peak
+        peak, cam = self.peak, self.cam
         return {
             "target": self.target,
             "label": self.label,
             "score": self.score,
             "probability": self.probability,
             "method": self.method,
-            "target_layer": self.target_layer,
+            "target_layers": list(self.target_layers),
             "empty": self.empty,
             "peak": None if peak is None else [round(position, 1) for position in peak],
-            "cam": [[float(f"{value:.6g}") for value in row] for row in self.cam],
+            "cam": None if cam is None else [[float(f"{v:.6g}") for v in row] for row in cam],
         }
 
     def drawn(
         self,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], tuple[float, float, float, float]]:
         """Picture, saliency map and box: what drawing needs.
+
+        Of an attribution the brightest hundredth of the pixels is drawn alike: single pixels stand
+        out so far that nothing else would be seen (as Smilkov et al. 2017 do, section 3.2).
 
         Raises:
             ImageError: a ready tensor was explained, so the picture isn't known.
@@ -145,4 +155,8 @@ class Explanation(ClassScore):
                 f"the explanation of {self.title} has no picture to draw on, because a ready "
                 "tensor was explained; explain a picture, or use saliency_map"
             )
-        return self.image, self.saliency_map, self.box
+        shown = self.saliency_map
+        if self.attribution is not None and not self.empty:
+            bright = np.percentile(shown, BRIGHTEST)
+            shown = np.minimum(shown / (bright or 1), 1).astype(np.float32)
+        return self.image, shown, self.box

@@ -23,19 +23,30 @@ class Manifest:
     """What an explained model says of itself.
 
     Attributes:
-        method: CAM variant, e.g. ``"gradcam"``.
-        target_layer: ONNX value whose activations are explained, [B, C, h, w].
+        method: CAM variant or attribution, e.g. ``"gradcam"``, ``"integrated-gradients"``.
+        target_layers: ONNX values whose activations are explained; maps of several are fused.
+            Empty for an attribution to the pixels.
+        target_modules: the torch modules whose outputs they are, ``""`` where unknown.
+        score_at: how the score was asked for, e.g. ``"logits"`` or ``"segmentation:out"``.
         score: ONNX value that was differentiated, [B, N].
         score_output: model output, [B, N], in which the classes are read and ranked.
         output_activation: the function, ``"softmax"``, ``"log_softmax"`` or ``"sigmoid"``, that
-            ends in `score_output`; ``None`` where the model ends in logits.
-        targets: ``"class_index"`` (the classes are an input) or ``"predicted"`` (the file explains
-            the `top_k` highest scores).
+            ends in `score_output`; ``None`` where the model ends in logits; ``"none"`` where the
+            scores are no logits (a sum over a mask, a similarity).
+        targets: ``"class_index"`` (the classes are an input), ``"one_class"`` (one is),
+            ``"predicted"`` (the file explains the `top_k` highest scores) or ``"cotangent"``
+            (weights of the scores are an input).
         top_k: classes an image explained by a file with ``targets="predicted"``; else ``None``.
         input: the image input, [B, 3, H, W] or [B, H, W, 3].
-        class_index: the int64 [B, K] input; ``None`` with ``targets="predicted"``.
-        activations, cam, saliency_map: names of the outputs; `saliency_map` is ``None`` in a file
-            exported without it.
+        class_index: the int64 [B, K] input, with ``targets="class_index"`` or ``"one_class"``.
+        cotangent: the float [B, K, N] input, with ``targets="cotangent"``.
+        extra_inputs: what the file takes besides, role -> name of the input: inputs of the score
+            and the attribution by their role (``"mask"``, ``"steps"``), of the model by their own
+            name.
+        activations: an output for each target layer, [B, C, h, w].
+        cam: the output [B, K, h, w] of a CAM; else ``None``.
+        attribution: the output [B, K, ...] of an attribution, in the image's layout; else ``None``.
+        saliency_map: the output [B, K, H, W]; ``None`` in a file exported without it.
         num_classes: N.
         labels: N class names, or empty where none are known.
         preprocess: how a picture becomes the input tensor; ``None`` where unknown.
@@ -44,7 +55,9 @@ class Manifest:
     """
 
     method: str
-    target_layer: str
+    target_layers: tuple[str, ...]
+    target_modules: tuple[str, ...]
+    score_at: str
     score: str
     score_output: str
     output_activation: str | None
@@ -52,8 +65,11 @@ class Manifest:
     top_k: int | None
     input: str
     class_index: str | None
-    activations: str
-    cam: str
+    cotangent: str | None
+    extra_inputs: dict[str, str]
+    activations: tuple[str, ...]
+    cam: str | None
+    attribution: str | None
     saliency_map: str | None
     num_classes: int
     labels: tuple[str, ...]
@@ -102,32 +118,52 @@ class Manifest:
                 f"{where}: the manifest's fields differ from schema {version}: "
                 f"{sorted(set(data) ^ expected)}; export the model again"
             )
-        recipe, labels = data.pop("preprocess"), data.pop("labels")
+        recipe = data.pop("preprocess")
         types = get_type_hints(cls)
-        wrong = [name for name, value in data.items() if not isinstance(value, types[name])]
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            wrong.append("labels")
+        wrong = []
+        for name, value in data.items():
+            if types[name] == tuple[str, ...]:
+                right = isinstance(value, list) and all(map(_is_text, value))
+                data[name] = tuple(value) if right else None
+            elif types[name] == dict[str, str]:
+                right = isinstance(value, dict) and all(map(_is_text, value.values()))
+            else:
+                right = isinstance(value, types[name])
+            wrong += [] if right else [name]
         if wrong:
             raise ManifestError(
                 f"{where}: the manifest's {', '.join(wrong)} are not of the type that schema "
                 f"{version} says; export the model again"
             )
-        if len(labels) not in (0, data["num_classes"]):
-            raise ManifestError(
-                f"{where}: the manifest has {len(labels)} labels for {data['num_classes']} "
-                "classes; export the model again"
-            )
-        predicted = data["targets"] == "predicted"
-        if data["num_classes"] < 1 or (data["class_index"] is None, data["top_k"] is not None) != (
-            predicted,
-            predicted,
-        ):
-            raise ManifestError(
-                f"{where}: the manifest's num_classes, targets, class_index and top_k contradict "
-                "each other; export the model again"
-            )
         preprocess = None if recipe is None else Preprocess.from_dict(recipe, where)
-        return cls(preprocess=preprocess, labels=tuple(labels), **data)
+        manifest = cls(preprocess=preprocess, **data)
+        contradiction = manifest._contradiction()
+        if contradiction:
+            raise ManifestError(f"{where}: the manifest {contradiction}; export the model again")
+        return manifest
+
+    @property
+    def map(self) -> str:
+        """The output that is explained by a saliency map: `cam` or `attribution`."""
+        return self.cam or self.attribution or ""
+
+    def _contradiction(self) -> str | None:
+        """What is wrong between fields that are each of their type."""
+        if len(self.labels) not in (0, self.num_classes):
+            return f"has {len(self.labels)} labels for {self.num_classes} classes"
+        kind = "class_index" if self.targets == "one_class" else self.targets
+        asked = {
+            "class_index": self.class_index is not None,
+            "cotangent": self.cotangent is not None,
+            "predicted": self.top_k is not None,
+        }
+        if self.num_classes < 1 or {name for name, has in asked.items() if has} != {kind}:
+            return "contradicts itself: num_classes, targets, class_index, cotangent and top_k"
+        one_map = (self.cam is None) != (self.attribution is None)
+        layers = {len(self.target_layers), len(self.target_modules), len(self.activations)}
+        if not one_map or len(layers) != 1 or (self.cam is None) != (not self.target_layers):
+            return "contradicts itself: cam, attribution, target_layers and activations"
+        return None
 
     def check_names(self, inputs: Collection[str], outputs: Collection[str], where: str) -> None:
         """Check that the model has the inputs and outputs that the manifest names.
@@ -136,10 +172,16 @@ class Manifest:
             ManifestError: it hasn't.
         """
         named = {
-            "input": [(self.input, inputs), (self.class_index, inputs)],
+            "input": [
+                (name, inputs)
+                for name in (
+                    *(self.input, self.class_index, self.cotangent),
+                    *self.extra_inputs.values(),
+                )
+            ],
             "output": [
                 (name, outputs)
-                for name in (self.score_output, self.activations, self.cam, self.saliency_map)
+                for name in (self.score_output, *self.activations, self.map, self.saliency_map)
             ],
         }
         for kind, pairs in named.items():
@@ -149,3 +191,7 @@ class Manifest:
                         f"{where}: the manifest names the {kind} {name!r}, which the file doesn't "
                         "have; export the model again"
                     )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from xai_onnx import cam, recipe, scores, targets
+from xai_onnx import one_run, recipe, scores, targets
 from xai_onnx.batch import Batch, Image, ImageInput
 from xai_onnx.errors import InputShapeError, MethodError, PreprocessError, ScoreError
 from xai_onnx.explanation import Explanation, Prediction
+from xai_onnx.extra_inputs import ExtraInputs
 from xai_onnx.manifest import Manifest
 from xai_onnx.providers import ProviderLike
 from xai_onnx.recipe import Preprocess
@@ -19,6 +20,8 @@ from xai_onnx.session import ModelSource, Session
 
 if TYPE_CHECKING:
     from onnxruntime import SessionOptions
+
+Inputs = Mapping[str, ArrayLike] | None
 
 
 def load(
@@ -72,13 +75,19 @@ class Model:
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, images: Image, *, preprocessed: bool = ...
+        self, images: Image, *, preprocessed: bool = ..., inputs: Inputs = ...
     ) -> Prediction: ...
     @overload
-    def predict(self, images: Sequence[Image], *, preprocessed: bool = ...) -> list[Prediction]: ...
+    def predict(
+        self, images: Sequence[Image], *, preprocessed: bool = ..., inputs: Inputs = ...
+    ) -> list[Prediction]: ...
 
     def predict(
-        self, images: Image | Sequence[Image], *, preprocessed: bool = False
+        self,
+        images: Image | Sequence[Image],
+        *,
+        preprocessed: bool = False,
+        inputs: Inputs = None,
     ) -> Prediction | list[Prediction]:
         """Classify pictures.
 
@@ -89,6 +98,7 @@ class Model:
             images: a path, an uint8 RGB array [H0, W0, 3], a list of those; or, with
                 `preprocessed`, a ready float tensor [B, 3, H, W] (or the model's own layout).
             preprocessed: whether `images` is a ready tensor.
+            inputs: what the file takes besides, by role (`xai_onnx.extra_inputs`).
 
         Returns:
             A prediction; a list of them for a list of pictures or a tensor.
@@ -97,11 +107,11 @@ class Model:
             XaiOnnxError: unreadable pictures, a wrong shape, unknown preprocessing, NaN.
         """
         batch = self._batch(images, preprocessed)
+        extra = self._extra(inputs, len(batch), explaining=False)
         predictions: list[Prediction] = []
         for which, tensor in batch.runs(self._input.batch):
-            feed = {self._input.name: tensor}
-            if self.manifest is not None and self.manifest.class_index is not None:
-                feed[self.manifest.class_index] = np.zeros((len(tensor), 0), np.int64)
+            feed = {self._input.name: tensor, **extra.feed(which, tensor)}
+            feed.update(targets.none(self.manifest, len(tensor)))
             (raw,) = self._session.run([self._score_output], feed)
             for row in scores.checked(raw, self._session.name)[: which.stop - which.start]:
                 found = scores.class_score(self.manifest, row, int(row.argmax()))
@@ -115,6 +125,7 @@ class Model:
         *,
         method: str | None = None,
         preprocessed: bool = False,
+        inputs: Inputs = None,
         progress: Callable[[int], object] = lambda done: None,
     ) -> Any:
         """Show which parts of pictures give a class its score.
@@ -123,9 +134,11 @@ class Model:
             images: as for `predict`.
             target: the class to explain, by index or label; ``None`` or -1: the predicted one. A
                 list of K explains K classes of each picture; an integer array [B, K] gives each
-                picture its own.
+                picture its own. For a file of ``targets="cotangent"`` a float array [K, N] or
+                [B, K, N], the weights of the scores in each of K sums.
             method: ``None``, or the method that the file was made for.
             preprocessed: whether `images` is a ready tensor.
+            inputs: what the file takes besides, by role (`xai_onnx.extra_inputs`).
             progress: called with the number of pictures done since the last call.
 
         Returns:
@@ -138,11 +151,18 @@ class Model:
         """
         manifest = self._explained(method)
         batch = self._batch(images, preprocessed)
-        classes = targets.class_rows(manifest, target, len(batch))
+        wanted = targets.rows(manifest, target, len(batch))
+        extra = self._extra(inputs, len(batch), explaining=True)
         explained: list[list[Explanation]] = []
         for which, tensor in batch.runs(self._input.batch):
-            explained += cam.explain(
-                self._session, manifest, self._input, tensor, classes[which], batch.prepared[which]
+            explained += one_run.explain(
+                self._session,
+                manifest,
+                self._input,
+                tensor,
+                wanted[which],
+                batch.prepared[which],
+                extra.feed(which, tensor),
             )
             progress(which.stop - which.start)
         listed = targets.several(manifest, target)
@@ -163,6 +183,17 @@ class Model:
                 "it again with that method"
             )
         return self.manifest
+
+    def _extra(self, inputs: Inputs, pictures: int, *, explaining: bool) -> ExtraInputs:
+        return ExtraInputs(
+            self._session,
+            self.manifest,
+            self._input,
+            self._preprocess,
+            inputs,
+            pictures=pictures,
+            explaining=explaining,
+        )
 
     def _batch(self, images: Any, preprocessed: bool) -> Batch:
         if preprocessed:

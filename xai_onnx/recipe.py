@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from xai_onnx.errors import PreprocessError
+from xai_onnx.errors import InputShapeError, PreprocessError
 
 INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 COLORS = ("RGB", "BGR", "GRAY")
 LAYOUTS = ("NCHW", "NHWC")
+MAX_SIDE = 10_000  # pixels of an input
+MAX_NUMBERS = 2**26  # of an input whose sizes are all fixed, its batch as well
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class Preprocess:
                 isinstance(side, int) for side in (self.height, self.width, self.shortest_side or 1)
             ),
             "size must be at least 1 pixel": min(self.height, self.width) < 1,
+            f"size and resize must be at most {MAX_SIDE} pixels": (
+                max(self.height, self.width, self.shortest_side or 1) > MAX_SIDE
+            ),
             f"resize={self.shortest_side} is smaller than the crop {self.height}x{self.width}": (
                 self.shortest_side is not None and self.shortest_side < max(self.height, self.width)
             ),
@@ -248,6 +253,24 @@ def fitting(
             "the preset raw"
         )
     return recipe
+
+
+def check_extent(sizes: Sequence[int | None], where: str) -> None:
+    """Check that a model's fixed input can be filled at all: a damaged file may ask for anything.
+
+    Args:
+        sizes: of the input called `where` in messages, ``None`` where they are free.
+
+    Raises:
+        InputShapeError: a side beyond `MAX_SIDE`, or more than `MAX_NUMBERS` altogether.
+    """
+    sides = [size for size in sizes[1:] if size is not None]
+    if max(sides, default=1) > MAX_SIDE or math.prod(sides) * (sizes[0] or 1) > MAX_NUMBERS:
+        shape = ", ".join("free" if size is None else str(size) for size in sizes)
+        raise InputShapeError(
+            f"{where} of shape [{shape}] is too large: at most {MAX_SIDE:,} pixels a side and "
+            f"{MAX_NUMBERS:,} numbers are taken; export the model with a smaller or a free batch"
+        )
 
 
 def _check_size(recipe: Preprocess, layout: str, height: int | None, width: int | None) -> None:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from xai_onnx.errors import OutputFileError
+from xai_onnx.explanation import BRIGHTEST
+from xai_onnx.methods import NAMES
 from xai_onnx.output_file import replacing
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-METHOD_NAMES = {"gradcam": "Grad-CAM"}
 
 FIGURE_OPACITY = 0.6
 UNSEEN_BRIGHTNESS = 0.35
@@ -90,7 +91,7 @@ def picture(explanations: Sequence[Explanation]) -> NDArray[np.uint8]:
         ImageError: a ready tensor was explained, so the picture isn't known.
         ValueError: no explanation, or explanations that differ in picture, method or layer.
     """
-    if len({(id(e.image), e.box, e.method, e.target_layer) for e in explanations}) != 1:
+    if len({(id(e.image), e.box, e.method, e.target_layers) for e in explanations}) != 1:
         raise ValueError("a figure takes explanations of one picture, by one method, at one layer")
     image, _, box = explanations[0].drawn()
     photo, box = _panel_size(image, box)
@@ -98,10 +99,13 @@ def picture(explanations: Sequence[Explanation]) -> NDArray[np.uint8]:
     seen = "the model sees all of it" if outlined is photo else "framed: what the model sees"
     panels = [(outlined, f"photo, {image.shape[1]} x {image.shape[0]}", seen)]
     for explanation in explanations:
-        drawn = overlay(photo, explanation.saliency_map, box, FIGURE_OPACITY)
+        drawn = overlay(photo, explanation.drawn()[1], box, FIGURE_OPACITY)
         panels.append((drawn, explanation.title, _figures(explanation)))
-    method, layer = explanations[0].method, explanations[0].target_layer
-    return _figure(panels, f"{METHOD_NAMES.get(method, method)} at {layer}")
+    method, layers = explanations[0].method, explanations[0].target_layers
+    where = f" at {', '.join(layers)}" if layers else ""
+    if explanations[0].attribution is not None:
+        where = f", the brightest {100 - BRIGHTEST} % alike"
+    return _figure(panels, f"{NAMES.get(method, method)}{where}")
 
 
 def save(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
@@ -175,7 +179,8 @@ def _figures(explanation: Explanation) -> str:
         parts.append(f"{explanation.probability * 100:.1f} %")
     parts.append(f"score {explanation.score:.4g}")
     if explanation.empty:
-        none_positive = explanation.cam.max() <= 0
+        cam = explanation.cam
+        none_positive = cam is not None and cam.max() <= 0
         parts.append("no positive evidence" if none_positive else "the same everywhere")
     return ", ".join(parts)
 

@@ -45,7 +45,7 @@ def _probability(manifest: Manifest, scores: NDArray[np.float32], target: int) -
         return float(scores[target])
     if manifest.output_activation == "log_softmax":
         return float(np.exp(scores[target]))
-    if len(scores) == 1:
+    if len(scores) == 1 or manifest.output_activation == "none":
         return None
     powers = np.exp(scores.astype(np.float64) - scores.max())
     return float(powers[target] / powers.sum())

@@ -47,18 +47,19 @@ class Session:
             model = str(model)
         if session_options is None:
             session_options = onnxruntime.SessionOptions()
-            session_options.log_severity_level = 3
+            session_options.log_severity_level = 4  # an error is raised as well
         try:
             self._session = onnxruntime.InferenceSession(model, session_options, providers=asked)
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            metadata = self._session.get_modelmeta().custom_metadata_map  # perhaps not in UTF-8
         except Exception as error:  # onnxruntime's exceptions have no common base but this
             raise ModelFileError(
                 f"{self.name}: is not a usable ONNX model: {reason(error)}"
             ) from error
         execution.check_in_use(asked, self._session.get_providers())
         self._bind = asked[0][0] != "CPUExecutionProvider"
-        self.inputs: dict[str, Any] = {value.name: value for value in self._session.get_inputs()}
-        self.outputs: dict[str, Any] = {value.name: value for value in self._session.get_outputs()}
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.inputs: dict[str, Any] = {value.name: value for value in inputs}
+        self.outputs: dict[str, Any] = {value.name: value for value in outputs}
         self.manifest = Manifest.from_metadata(metadata, self.name)
         if self.manifest is not None:
             self.manifest.check_names(self.inputs, self.outputs, self.name)

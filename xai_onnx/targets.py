@@ -1,4 +1,4 @@
-"""Which classes to explain: from what a caller asks for to the rows of ``class_index``."""
+"""What to explain: from what a caller asks for to ``class_index`` or ``cotangent``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,52 @@ PREDICTED = -1
 
 def several(manifest: Manifest, target: Any) -> bool:
     """Whether a list of classes is explained for each picture, rather than one."""
+    if manifest.cotangent is not None:
+        return True
     if manifest.class_index is None:
         return (manifest.top_k or 1) > 1
     return isinstance(target, Sequence | np.ndarray) and not (
         isinstance(target, str) or np.ndim(target) == 0
     )
+
+
+def none(manifest: Manifest | None, pictures: int) -> dict[str, NDArray[Any]]:
+    """What a file is fed so that it explains nothing, K = 0; or the least that it can."""
+    if manifest is None:
+        return {}
+    if manifest.cotangent is not None:
+        return {manifest.cotangent: np.zeros((pictures, 0, manifest.num_classes), np.float32)}
+    if manifest.class_index is not None:
+        k = 1 if manifest.targets == "one_class" else 0
+        return {manifest.class_index: np.full((pictures, k), PREDICTED, np.int64)}
+    return {}
+
+
+def rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[Any]:
+    """What each picture's explanations are of: classes [B, K], or cotangents [B, K, N].
+
+    Raises:
+        TargetError: classes that don't exist, or weights that aren't one for each class.
+    """
+    if manifest.cotangent is None:
+        return class_rows(manifest, target, pictures)
+    try:
+        weights: NDArray[Any] = np.asarray(() if target is None else target, np.float32)
+    except (ValueError, TypeError) as error:
+        raise TargetError(
+            f"the file takes cotangents, one weight for each score, not {target!r}"
+        ) from error
+    if weights.ndim == 2:
+        weights = np.broadcast_to(weights, (pictures, *weights.shape))
+    if weights.ndim != 3 or weights.shape[::2] != (pictures, manifest.num_classes):
+        raise TargetError(
+            f"the file takes cotangents, one weight for each score, of shape "
+            f"[K, {manifest.num_classes}] or [{pictures}, K, {manifest.num_classes}], not "
+            f"{list(weights.shape)}"
+        )
+    if not np.isfinite(weights).all():
+        raise TargetError("the cotangents hold NaN or infinity")
+    return weights
 
 
 def class_rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[np.int64]:
@@ -54,6 +95,11 @@ def class_rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[np.int
         rows = np.tile([_index(manifest, item) for item in asked], (pictures, 1))
     if rows.size and not np.issubdtype(rows.dtype, np.integer):
         raise TargetError(f"a class is a whole number or a label, not {rows.dtype}")
+    if manifest.targets == "one_class" and rows.shape[1] != 1:
+        raise TargetError(
+            f"the file explains one class of each picture, not {rows.shape[1]}; export it with "
+            "targets='class_index'"
+        )
     wrong = rows[(rows < PREDICTED) | (rows >= manifest.num_classes)]
     if wrong.size:
         raise _no_class(manifest, wrong.flat[0])

@@ -28,8 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except XaiOnnxError as error:
-        message = " ".join(str(error).split())
-        print(f"xai-onnx {arguments.command}: error: {message}", file=sys.stderr)
+        print(f"xai-onnx {arguments.command}: error: {error}", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"xai-onnx {arguments.command}: error: out of memory: {error}", file=sys.stderr)

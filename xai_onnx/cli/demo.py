@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             explanation.save(picture)
             results.append({"picture": str(picture), **explanation.to_dict()})
             bar.update()
-    lines = [f"{explained}  EfficientNet-Lite0, explained at {manifest.target_layer}"]
+    lines = [f"{explained}  EfficientNet-Lite0, explained at {manifest.target_layers[0]}"]
     lines += [
         f"{result['picture']}  {result['label']}, {result['probability']:.1%}" for result in results
     ]

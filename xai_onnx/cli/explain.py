@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xai_onnx.cli.output import add_export_options, add_json, add_provider, progress, say
-from xai_onnx.errors import MethodError, OutputFileError, TargetError
+from xai_onnx.errors import (
+    InputShapeError,
+    MethodError,
+    OutputFileError,
+    TargetError,
+    reason,
+)
+from xai_onnx.methods import NAMES
 
 if TYPE_CHECKING:
     from xai_onnx.explanation import Explanation
@@ -42,6 +50,19 @@ def add(commands: Any) -> None:
         help="class to explain, by index or label; repeat for several (default: the predicted)",
     )
     which.add_argument("--top-k", type=int, metavar="K", help="explain the K highest scores")
+    parser.add_argument(
+        "--method",
+        choices=list(NAMES),
+        help="how a plain classifier is explained (default: gradcam)",
+    )
+    parser.add_argument(
+        "--with",
+        dest="inputs",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="what the file takes besides the picture, e.g. mask=mask.npy; repeat for several",
+    )
     add_export_options(parser)
     add_provider(parser)
     add_json(parser)
@@ -53,12 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
     from xai_onnx import render
 
     model = _open(arguments)
-    places = _places(arguments)
+    places, inputs = _places(arguments), dict(map(_array, arguments.inputs))
     results: list[dict[str, Any]] = []
     lines = []
     with progress(len(places), "picture") as bar:
         for image, place in places:
-            explanations = _explain(model, image, arguments)
+            explanations = _explain(model, image, arguments, inputs)
             if place != arguments.output:
                 _make(place.parent)
             render.save(render.picture(explanations), place)
@@ -81,13 +102,20 @@ def _open(arguments: argparse.Namespace) -> Model:
 
         explained = exporters.explained_bytes(
             arguments.model,
+            method=arguments.method or "gradcam",
             target_layer=arguments.target_layer,
             score=arguments.score or "logits",
+            input_name=arguments.input,
             preprocess=arguments.preprocess,
             labels=arguments.labels,
         )
         return Model(Session(explained, arguments.provider))
-    for option in ("target_layer", "labels", "score"):
+    if arguments.method not in (None, session.manifest.method):
+        raise MethodError(
+            f"{arguments.model}: was exported for {session.manifest.method}, not for "
+            f"{arguments.method}; export it again with that method"
+        )
+    for option in ("target_layer", "labels", "score", "input"):
         if getattr(arguments, option) is not None:
             raise MethodError(
                 f"{arguments.model}: is explained already, so --{option.replace('_', '-')} comes "
@@ -96,14 +124,27 @@ def _open(arguments: argparse.Namespace) -> Model:
     return Model(session, arguments.preprocess)
 
 
-def _explain(model: Model, image: str, arguments: argparse.Namespace) -> list[Explanation]:
+def _array(text: str) -> tuple[str, NDArray[Any]]:
+    """``NAME=FILE.npy`` as name and content."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise InputShapeError(f"--with {text}: say NAME=FILE, FILE an .npy array")
+    try:
+        return name, np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputShapeError(f"{path}: can't be read as an .npy array: {reason(error)}") from error
+
+
+def _explain(
+    model: Model, image: str, arguments: argparse.Namespace, inputs: dict[str, NDArray[Any]]
+) -> list[Explanation]:
     target: list[int | str] | None = arguments.target and [_class(t) for t in arguments.target]
     if arguments.top_k is not None:
-        scores = model.predict(image).scores
+        scores = model.predict(image, inputs=inputs).scores
         if not 1 <= arguments.top_k <= len(scores):
             raise TargetError(f"--top-k {arguments.top_k}: the model has {len(scores)} classes")
         target = [int(t) for t in np.argsort(-scores, kind="stable")[: arguments.top_k]]
-    found = model.explain(image, target)
+    found = model.explain(image, target, inputs=inputs)
     return found if isinstance(found, list) else [found]
 
 

@@ -5,65 +5,141 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xai_onnx.cli.output import add_export_options, add_json, say
+from xai_onnx.cli import factory
+from xai_onnx.cli.output import add_export_options, add_json, add_model_options, say
+from xai_onnx.errors import InputShapeError
+from xai_onnx.manifest import Manifest
+from xai_onnx.methods import ATTRIBUTIONS, CAMS, NAMES
+
+if TYPE_CHECKING:
+    from exporters.torch_export import TorchExport
 
 
 def add(commands: Any) -> None:
     """Add the command's parser, one sub-command for each kind of export."""
     parser = commands.add_parser("export", help="write an explained .onnx file")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="METHOD")
-    gradcam = kinds.add_parser("gradcam", help="Grad-CAM inside the file")
-    gradcam.add_argument("model", metavar="MODEL", help="a classifier, .onnx")
-    gradcam.add_argument("-o", "--output", required=True, type=Path, metavar="OUT")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    gradcam = kinds.add_parser("gradcam", help="Grad-CAM, or another CAM, inside the file")
+    _add_common(gradcam, CAMS)
     add_export_options(gradcam)
-    gradcam.add_argument(
-        "--targets",
-        choices=("class_index", "predicted"),
-        default="class_index",
-        help="class_index: the classes are an input of the file; predicted: it explains the "
-        "--top-k classes of highest score",
+    gradcam.set_defaults(run=run, export=_export_gradcam)
+    attribution = kinds.add_parser("attribution", help="an attribution to the pixels in the file")
+    _add_common(attribution, ATTRIBUTIONS)
+    add_model_options(attribution)
+    attribution.set_defaults(run=run, export=_export_attribution)
+
+
+def _add_common(parser: argparse.ArgumentParser, methods: dict[str, str]) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a classifier: an .onnx file, or pkg.module:factory, a function (or class, or object) "
+        "of yours that gives a torch module, or a pair of it and its example input",
     )
-    gradcam.add_argument("--top-k", type=int, default=1, metavar="K", help="with predicted")
-    gradcam.add_argument(
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT")
+    parser.add_argument(
+        "--method",
+        choices=list(methods),
+        default=next(iter(methods)),
+        help=f"{next(iter(methods))} unless said otherwise",
+    )
+    parser.add_argument(
+        "--targets",
+        choices=("class_index", "one_class", "predicted", "cotangent"),
+        default="class_index",
+        help="class_index: the classes are an input of the file; one_class: one class an image is, "
+        "and the gradient to the pixels faster; predicted: it explains the "
+        "--top-k classes of highest score; cotangent: weights of the scores are an input",
+    )
+    parser.add_argument("--top-k", type=int, default=1, metavar="K", help="with predicted")
+    parser.add_argument(
         "--no-saliency-map", action="store_true", help="leave out the map at image size"
     )
-    add_json(gradcam)
-    gradcam.set_defaults(run=run)
+    parser.add_argument(
+        "--input-shape",
+        metavar="B,C,H,W",
+        help="of a torch module's example input (default: what the factory gives, or the size in "
+        "the config of a transformers model)",
+    )
+    parser.add_argument(
+        "--keep-plain",
+        type=Path,
+        metavar="FILE",
+        help="write the torch module as a plain .onnx file too, for verify and inspect",
+    )
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say what was chosen."""
-    import exporters
-
-    original = Path(arguments.model)
+    original, module = Path(arguments.model), _exported(arguments)
     before = original.stat().st_size if original.is_file() else 0  # OUT may take its place
-    manifest = exporters.export_gradcam(
-        arguments.model,
-        arguments.output,
-        target_layer=arguments.target_layer,
-        score=arguments.score or "logits",
-        targets=arguments.targets,
-        top_k=arguments.top_k,
-        preprocess=arguments.preprocess,
-        labels=arguments.labels,
-        saliency_map=not arguments.no_saliency_map,
-    )
+    common = {
+        "method": arguments.method,
+        "score": arguments.score or "logits",
+        "input_name": arguments.input,
+        "targets": arguments.targets,
+        "top_k": arguments.top_k,
+        "preprocess": arguments.preprocess,
+        "labels": arguments.labels,
+        "saliency_map": not arguments.no_saliency_map,
+    }
+    manifest = arguments.export(module or arguments.model, arguments, common)
     size = arguments.output.stat().st_size
-    grown = size / before - 1
-    score = f"{manifest.score}" + (
-        f", before the {manifest.output_activation}"
-        if manifest.output_activation and manifest.score != manifest.score_output
-        else ""
-    )
+    grown = f", {size / before - 1:+.2%}" if before else ""
+    score = manifest.score
+    if manifest.output_activation and manifest.score != manifest.score_output:
+        score += f", before the {manifest.output_activation}"
+    if manifest.score_at != "logits":
+        score += f" ({manifest.score_at})"
     recipe = manifest.preprocess
     lines = [
-        f"{arguments.output}  {size / 1e6:.2f} MB, {grown:+.2%}",
-        f"target layer  {manifest.target_layer}",
+        f"{arguments.output}  {size / 1e6:.2f} MB{grown}",
+        *([f"exporter      {module.summary}"] if module else []),
+        f"method        {NAMES[manifest.method]}",
+        f"target layer  {', '.join(manifest.target_layers) or 'none: to the pixels'}",
         f"score         {score}",
         f"preprocess    {recipe.summary if recipe else 'unknown: takes ready tensors only'}",
         f"labels        {len(manifest.labels) or 'none'}",
     ]
-    say(arguments, dataclasses.asdict(manifest), lines)
+    if manifest.extra_inputs:
+        lines.append(f"takes also    {', '.join(manifest.extra_inputs.values())}")
+    data = dataclasses.asdict(manifest) | ({"torch": module.report()} if module else {})
+    say(arguments, data, lines)
     return 0
+
+
+def _export_gradcam(
+    model: str | TorchExport, arguments: argparse.Namespace, common: dict[str, Any]
+) -> Manifest:
+    import exporters
+
+    return exporters.export_gradcam(
+        model, arguments.output, target_layer=arguments.target_layer, **common
+    )
+
+
+def _export_attribution(
+    model: str | TorchExport, arguments: argparse.Namespace, common: dict[str, Any]
+) -> Manifest:
+    import exporters
+
+    return exporters.export_attribution(model, arguments.output, **common)
+
+
+def _exported(arguments: argparse.Namespace) -> TorchExport | None:
+    """The plain model of a torch module, kept where that is asked for; None for an .onnx file."""
+    if factory.is_factory(arguments.model):
+        module = factory.export(arguments.model, arguments.input_shape)
+        if arguments.keep_plain is not None:
+            module.save(arguments.keep_plain)
+        return module
+    for option in ("input_shape", "keep_plain"):
+        if getattr(arguments, option) is not None:
+            raise InputShapeError(
+                f"--{option.replace('_', '-')} goes with a torch module, pkg.module:factory; "
+                f"{arguments.model} is none"
+            )
+    return None

@@ -46,7 +46,7 @@ def _describe(classifier: Classifier, session: Session) -> dict[str, Any]:
     score = classifier.score
     chosen, why = None, ""
     try:
-        chosen = classifier.target_layer().value.name
+        chosen = classifier.target_layers()[0].value.name
         why = "the last feature map that every path to the score crosses, before class-score maps"
     except XaiOnnxError as error:
         why = str(error)

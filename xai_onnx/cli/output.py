@@ -64,9 +64,16 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Give a command the options that say how a plain classifier is to be explained."""
     parser.add_argument(
         "--target-layer",
+        action="append",
         metavar="NAME",
-        help="ONNX value or node whose activations are explained (default: found; see inspect)",
+        help="ONNX value or node whose activations are explained; repeat for several, whose maps "
+        "are fused (default: found; see inspect)",
     )
+    add_model_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Give a command the options that say what a plain model takes and gives."""
     parser.add_argument(
         "--preprocess",
         metavar="RECIPE",
@@ -76,7 +83,11 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", metavar="FILE", help="class names: a JSON list, or one a line")
     parser.add_argument(
         "--score",
-        choices=("logits", "output"),
-        help="differentiate the score before a final softmax or sigmoid (logits, the default), or "
-        "the output itself",
+        metavar="KIND|KIND:NAME|NAME",
+        help="what is differentiated: the class score before a final softmax or sigmoid (logits, "
+        "the default), the output itself (output), or for other models segmentation, region, "
+        "detection, embedding; NAME says of which value",
+    )
+    parser.add_argument(
+        "--input", metavar="NAME", help="the input that takes the picture, where several could"
     )

@@ -47,7 +47,7 @@ class Sides:
         tensor = np.random.default_rng(0).random(shape, np.float32).astype(image.dtype)
         feed: dict[str, Any] = {manifest.input: tensor}
         one, none = ({**feed, str(manifest.class_index): _rows(batch, k)} for k in (1, 0))
-        maps = [manifest.score_output, manifest.cam, str(manifest.saliency_map)]
+        maps = [manifest.score_output, manifest.map, str(manifest.saliency_map)]
         scores = [manifest.score_output]
         plain, twin, explained = self._plain, self._twin, self._explained
         return {

@@ -34,14 +34,15 @@ class Suspicion:
 def suspicions(session: Session, image: ImageInput, scores: str) -> list[Suspicion]:
     """Every preset and colour order, the most likely first; empty where that can't be told.
 
-    It can't for inputs of other than 3 channels or of integers, nor from scores that are NaN.
+    It can't for inputs of other than 3 channels or of integers, for models that take more than a
+    picture, nor from scores that are NaN.
 
     Args:
         session: of the plain model.
         image: its input.
         scores: the output that holds the class scores.
     """
-    if image.channels != 3 or image.dtype.kind == "u":
+    if image.channels != 3 or image.dtype.kind == "u" or len(session.inputs) > 1:
         return []
     found = []
     with resources.as_file(resources.files("xai_onnx") / "assets") as assets:
