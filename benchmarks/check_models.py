@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(path: Path, explained: Path) -> tuple[list[str], float]:
     """One model: a row of the table, and the largest of its errors."""
     manifest = exporters.export_gradcam(path, explained)
+    (layer,) = manifest.target_layers
     session = onnxruntime.InferenceSession(explained)
     plain = onnxruntime.InferenceSession(path)
     images = photos(path, manifest.score_output)
@@ -60,15 +61,14 @@ def check(path: Path, explained: Path) -> tuple[list[str], float]:
     classes[:, 0] = plain.run([manifest.score_output], {manifest.input: images})[0].argmax(1)
     feed = {manifest.input: images, manifest.class_index: classes}
     scores, cam = session.run([manifest.score_output, manifest.cam], feed)
-    _, gradient = emitted_gradient(path, manifest.target_layer, images, classes)
+    (layer,) = manifest.target_layers
+    _, gradient = emitted_gradient(path, layer, images, classes)
     identical = np.array_equal(
         scores, plain.run([manifest.score_output], {manifest.input: images})[0]
     )
     errors = {"gradient": 0.0, "cam": 0.0}
     for k in range(classes.shape[1]):
-        a, g = activations_and_gradient(
-            path, manifest.target_layer, manifest.score, images, classes[:, k]
-        )
+        a, g = activations_and_gradient(path, layer, manifest.score, images, classes[:, k])
         alpha = g.mean((-2, -1), dtype=np.float64)
         twin = np.maximum(np.einsum("bc,bchw->bhw", alpha, a), 0)
         scale = np.einsum("bc,bchw->bhw", np.abs(alpha), np.abs(a)).max()
@@ -79,7 +79,7 @@ def check(path: Path, explained: Path) -> tuple[list[str], float]:
     checks = verify(explained, path)
     row = [
         path.stem,
-        manifest.target_layer,
+        layer,
         *(f"{error:.1e}" for error in errors.values()),
         "bit-identical" if identical else "DIFFER",
         "ok" if all(item.passed for item in checks) else "FAILED",

@@ -9,9 +9,10 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from exporters.builder import Ops
+from exporters import attributed
 from exporters.classifier import Classifier
-from exporters.explained import class_gradient
+from exporters.draft import Draft
+from exporters.save import to_bytes
 
 Array = NDArray[np.float32]
 
@@ -21,20 +22,18 @@ def emitted_gradient(
 ) -> tuple[Array, Array]:
     """Activations [B, C, h, w] at `layer` and the gradient there, [K, B, C, h, w]."""
     classifier = Classifier(path)
-    target = classifier.target_layer(layer)
-    op = Ops({str(value.name) for node in classifier.model.graph for value in node.outputs})
-    index = ir.Value(
-        name="class_index", shape=ir.Shape(["batch", "K"]), type=ir.TensorType(ir.DataType.INT64)
-    )
-    g = class_gradient(op, classifier, target, index)
+    (target,) = classifier.target_layers(layer)
+    draft = Draft(classifier, "class_index", 1)
+    g = target.map.gradient(draft.op, draft.gradients([target.value])[0])
+    activations = target.map.activations(draft.op)
     main = classifier.model.graph
-    nodes, initializers = op.needed_for([g.value])
+    nodes, initializers = draft.op.needed_for([activations, g.value])
     for initializer in initializers:
         main.register_initializer(initializer)
     main.extend(nodes)
-    main.inputs.append(index)
+    main.inputs.append(draft.targets.input)
     main.outputs.clear()
-    for value in (target.value, g.value):
+    for value in (activations, g.value):
         value.shape, value.dtype = None, ir.DataType.FLOAT
         main.outputs.append(value)
     session = onnxruntime.InferenceSession(
@@ -42,5 +41,11 @@ def emitted_gradient(
         providers=["CPUExecutionProvider"],
     )
     feed = {str(classifier.image.value.name): images, "class_index": classes}
-    activations, gradient = session.run(None, feed)
-    return activations, np.broadcast_to(gradient, (classes.shape[1], *activations.shape))
+    a, gradient = session.run(None, feed)
+    return a, np.broadcast_to(gradient, (classes.shape[1], *a.shape))
+
+
+def with_image_gradient(path: Path) -> bytes:
+    """The file of `exporters.export_attribution` for one class an image, ``class_index`` [B, 1]."""
+    model, _ = attributed.build(path, targets="one_class", with_saliency_map=False)
+    return to_bytes(model)

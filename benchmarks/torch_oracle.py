@@ -1,4 +1,4 @@
-"""Run an ONNX classifier in torch, so that torch.autograd can say what its gradient is.
+"""An ONNX classifier as a torch module, so that torch.autograd can say what its gradient is.
 
 An interpreter for the operators of the sample models; an operator it doesn't know is an error.
 """
@@ -11,13 +11,120 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 Attributes = dict[str, Any]
+
+KINKED = frozenset({"Clip", "MaxPool", "Relu"})
+
+
+class TorchClassifier(nn.Module):
+    """The graph node by node: each is a submodule, whose output hooks can take.
+
+    Attributes:
+        image: name of the input.
+        score: name of the value that a call returns.
+    """
+
+    def __init__(self, path: Path, score: str | None = None) -> None:
+        """Read a plain ONNX classifier with one input.
+
+        Args:
+            path: the .onnx file.
+            score: name of the value that a call returns; ``None``: the first output.
+        """
+        super().__init__()
+        graph = onnx.load(path).graph
+        self.image, self.score = graph.input[0].name, score or graph.output[0].name
+        weights = {
+            t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer
+        }
+        # Parameters, because what looks at a module asks these for its device.
+        self._weights = nn.ParameterList(
+            nn.Parameter(w, requires_grad=False) for w in weights.values()
+        )
+        self._names = list(weights)
+        self._nodes = nn.ModuleList(_Node(node) for node in graph.node)
+
+    def layer(self, value: str) -> nn.Module:
+        """The submodule whose output is the ONNX value of this name."""
+        return next(node for node in self._nodes if node.output == value)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The scores [B, N] of a batch of input tensors."""
+        values = dict(zip(self._names, self._weights, strict=True))
+        values[self.image] = images
+        for node in self._nodes:
+            values[node.output] = node(*(values[name] if name else None for name in node.inputs))
+            if node.output == self.score:
+                break
+        return values[self.score]
+
+
+class _Node(nn.Module):
+    """One node of the graph."""
+
+    def __init__(self, node: onnx.NodeProto) -> None:
+        super().__init__()
+        self.inputs, self.output = list(node.input), node.output[0]
+        self.operator = node.op_type
+        if self.operator not in OPERATORS:
+            raise NotImplementedError(f"no operator {self.operator!r} in torch_oracle.OPERATORS")
+        self._attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        return OPERATORS[self.operator](list(inputs), self._attributes)
+
+
+class OnTheSameSide(TorchClassifier):
+    """The same network with ONNX Runtime's values in front of each kink.
+
+    Where an activation comes to nearly 0, rounding decides on which side of ReLU's kink it lies,
+    and so whether its unit has a gradient at all. Here torch goes where ONNX Runtime went: the
+    values are exchanged, what autograd does with them is not.
+    """
+
+    def __init__(self, path: Path, score: str | None = None) -> None:
+        """As `TorchClassifier`."""
+        super().__init__(path, score)
+        kinked = [node for node in self._nodes if node.operator in KINKED]
+        self._seen = dict.fromkeys(node.inputs[0] for node in kinked)
+        model = onnx.load(path)
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._seen)
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        for node in kinked:
+            node.register_forward_pre_hook(self._exchanged)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The scores [B, N]; ONNX Runtime gets one picture at a time."""
+        rows = [self._session.run(None, {self.image: row[None]}) for row in images.detach().numpy()]
+        values = [torch.from_numpy(np.concatenate(column)) for column in zip(*rows, strict=True)]
+        self._seen = dict(zip(self._seen, values, strict=True))
+        return super().forward(images)
+
+    def _exchanged(self, node: _Node, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (_Instead.apply(inputs[0], self._seen[node.inputs[0]]), *inputs[1:])
+
+
+class _Instead(torch.autograd.Function):
+    """`value` in place of x, with the gradient of x."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor, value: Tensor) -> Tensor:
+        assert x.shape == value.shape
+        return value.clone()
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def activations_and_gradient(
@@ -27,24 +134,18 @@ def activations_and_gradient(
 
     Args:
         path: a plain ONNX classifier with one input.
-        layer: name of the value to differentiate with respect to, [B, C, h, w].
+        layer: name of the value to differentiate with respect to, [B, C, h, w]; the image or later.
         score: name of the value that is differentiated, [B, N].
         images: the input tensor.
         classes: int64 [B], the class of each image.
     """
-    graph = onnx.load(path).graph
-    values = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
-    values[graph.input[0].name] = torch.from_numpy(images)
-    with torch.enable_grad():
-        for node in graph.node:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            inputs = [values[name] if name else None for name in node.input]
-            values[node.output[0]] = OPERATORS[node.op_type](inputs, attributes)
-            if node.output[0] == layer:
-                values[layer] = values[layer].detach().requires_grad_()
-        chosen = values[score].gather(1, torch.from_numpy(classes)[:, None]).sum()
-        (gradient,) = torch.autograd.grad(chosen, values[layer])
-    return values[layer].detach().numpy(), gradient.numpy()
+    net = TorchClassifier(path, score)
+    kept = [torch.from_numpy(images).requires_grad_()]
+    if layer != net.image:
+        net.layer(layer).register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+    chosen = net(kept[0]).gather(1, torch.from_numpy(classes)[:, None]).sum()
+    (gradient,) = torch.autograd.grad(chosen, kept[-1])
+    return kept[-1].detach().numpy(), gradient.numpy()
 
 
 def _conv(x: list[Any], a: Attributes) -> Tensor:
@@ -57,9 +158,10 @@ def _conv(x: list[Any], a: Attributes) -> Tensor:
 
 
 def _max_pool(x: list[Any], a: Attributes) -> Tensor:
-    assert not any(a.get("pads", [0]))
+    pads = a.get("pads", [0, 0, 0, 0])
+    assert pads[:2] == pads[2:]
     return functional.max_pool2d(
-        x[0], a["kernel_shape"], a["strides"], ceil_mode=bool(a.get("ceil_mode", 0))
+        x[0], a["kernel_shape"], a["strides"], pads[:2], ceil_mode=bool(a.get("ceil_mode", 0))
     )
 
 
@@ -106,8 +208,10 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Tensor]] = {
     "Gemm": _gemm,
     "GlobalAveragePool": lambda x, a: x[0].mean((-2, -1), keepdim=True),
     "MaxPool": _max_pool,
+    "Mul": lambda x, a: x[0] * x[1],
     "Pad": _pad,
     "ReduceMean": _reduce_mean,
     "Relu": lambda x, a: functional.relu(x[0]),
     "Reshape": _reshape,
+    "Sigmoid": lambda x, a: torch.sigmoid(x[0]),
 }
