@@ -46,7 +46,8 @@ def append(
 ) -> None:
     """Put what was emitted at the end of the model; `outputs` are all that it gives.
 
-    The ONNX checker wants to know their type, so floats of this `rank`; ONNX Runtime doesn't.
+    The ONNX checker wants to know their type, a float if not noted, and `rank`; ONNX Runtime
+    doesn't.
     """
     nodes, initializers = op.needed_for(outputs.values())
     for initializer in initializers:
@@ -57,7 +58,7 @@ def append(
         copy = ir.Node("", "Identity", [value], name=f"{name}/node")
         copy.outputs[0].name = name
         if name in rank:
-            copy.outputs[0].dtype = ir.DataType.FLOAT
+            copy.outputs[0].dtype = value.dtype or ir.DataType.FLOAT
             copy.outputs[0].shape = ir.Shape([None] * rank[name])
         model.graph.append(copy)
         model.graph.outputs.append(copy.outputs[0])

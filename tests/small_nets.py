@@ -9,12 +9,8 @@ The second oracle of the gradient tests: `activations_and_gradient` is torch.aut
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -23,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+
+from exporters.torch_model.state import quiet
 
 NUM_CLASSES = 10
 IMAGE_SHAPE = (3, 64, 64)
@@ -546,7 +544,7 @@ def export(module: nn.Module, path: str | os.PathLike[str], example: Tensor, dyn
         dynamo: the new exporter at opset 18, or the TorchScript one at opset 17.
     """
     names = {"input_names": ["image"], "output_names": ["scores"]}
-    with _quiet():
+    with quiet():
         if dynamo:
             torch.onnx.export(
                 module,
@@ -629,16 +627,3 @@ def _settle(net: SmallNet) -> None:
             norm.momentum = 0.1
             norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn(norm.num_features)
             norm.running_var *= torch.empty(norm.num_features).uniform_(0.7, 1.4)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings and progress lines, which say nothing of the model."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -14,10 +14,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from other_nets import segmentation_net
 from PIL import Image
 from tiny_net import LABELS, PREPROCESS, finished, photos, saved, tiny_net
 
 import exporters
+from exporters import explained as explained_model
+from exporters.save import to_bytes
 from xai_onnx.cli import main
 from xai_onnx.manifest import METADATA_KEY
 
@@ -28,11 +31,33 @@ def explained():
     return exporters.explained_bytes(tiny_net(), preprocess=PREPROCESS, labels=LABELS)
 
 
+def attributed():
+    return exporters.explained_bytes(tiny_net(), method="saliency", preprocess=PREPROCESS)
+
+
+def exported(net, **options):
+    """What `export_gradcam` writes."""
+    model, _ = explained_model.build(net, preprocess=PREPROCESS, **options)
+    return to_bytes(model)
+
+
+def array(*shape):
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones(shape, np.float32))
+    return buffer.getvalue()
+
+
 def changed_manifest(**changes):
     model = onnx.load_from_string(explained())
     (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
     entry.value = json.dumps(json.loads(entry.value) | changes)
     return model.SerializeToString()
+
+
+def recipe(**changes):
+    """The recipe of the explained file, changed, as JSON."""
+    (entry,) = onnx.load_from_string(explained()).metadata_props
+    return json.dumps(json.loads(entry.value)["preprocess"] | changes)
 
 
 def raw_manifest(text):
@@ -94,7 +119,7 @@ def two_scores():
 
 def two_inputs():
     model = tiny_net()
-    model.graph.input.append(helper.make_tensor_value_info("mask", 1, ["batch", 1]))
+    model.graph.input.append(helper.make_tensor_value_info("mask", 1, ["batch", 3, 32, 32]))
     return model.SerializeToString()
 
 
@@ -118,16 +143,34 @@ def stuck_batch():
     return tiny_net(tail=tail, arrays={"one": np.array([1, 16, 8, 8])}).SerializeToString()
 
 
+def with_sizes(content, **sizes):
+    """The model with other sizes of its image, by the number of the axis."""
+    model = onnx.load_from_string(content)
+    for axis, size in sizes.items():
+        model.graph.input[0].type.tensor_type.shape.dim[int(axis[-1])].dim_value = size
+    return model.SerializeToString()
+
+
+def latin1():
+    """Its metadata is not UTF-8, as what protobuf reads must be."""
+    return explained().replace(b'"bee"', b'"b\xe9e"')
+
+
+def escape_in_a_name():
+    model = tiny_net()
+    model.graph.node[0].input[1] = "\x1b[31mweights\n"
+    return model.SerializeToString()
+
+
 def no_nodes():
     model = tiny_net()
     del model.graph.node[:]
     return model.SerializeToString()
 
 
-def unsorted():
+def in_a_circle():
     model = tiny_net()
-    model.graph.node.append(model.graph.node[0])
-    del model.graph.node[0]
+    model.graph.node[0].input[0] = model.graph.node[2].output[0]
     return model.SerializeToString()
 
 
@@ -181,16 +224,28 @@ FILES = {
     "explained90.onnx": truncated_explained(0.9),
     "custom.onnx": lambda: with_tail("Swirl", "com.example"),
     "unknown.onnx": lambda: with_tail("Swirl"),
-    "hardmax.onnx": lambda: with_tail("Hardmax", axis=1),
+    "random.onnx": lambda: with_tail("RandomUniformLike"),
     "lstm.onnx": lstm,
     "headless.onnx": headless,
     "two_scores.onnx": two_scores,
     "two_inputs.onnx": two_inputs,
     "vectors.onnx": not_images,
+    "uint8.onnx": lambda: tiny_net(dtype="uint8").SerializeToString(),
+    "saliency.onnx": attributed,
+    "region.onnx": lambda: exported(segmentation_net(), score_at="region", target_layer="features"),
+    "weights.onnx": lambda: exported(tiny_net(), targets="cotangent"),
+    "no_map.onnx": lambda: changed_manifest(cam=None),
+    "no_layer.onnx": lambda: changed_manifest(target_layers=[]),
     "channels.onnx": many_channels,
     "stuck.onnx": stuck_batch,
+    "million.onnx": lambda: with_sizes(tiny_net().SerializeToString(), axis0=10**6),
+    "wide.onnx": lambda: with_sizes(tiny_net().SerializeToString(), axis3=2**40),
+    "million_explained.onnx": lambda: with_sizes(explained(), axis0=10**6),
+    "long.onnx": lambda: changed_manifest(preprocess=json.loads(recipe(height=10**9))),
+    "latin1.onnx": latin1,
+    "escape.onnx": escape_in_a_name,
     "no_nodes.onnx": no_nodes,
-    "unsorted.onnx": unsorted,
+    "circle.onnx": in_a_circle,
     "opset5.onnx": old_opset,
     "nan.onnx": lambda: tiny_net(gain=np.nan).SerializeToString(),
     "free.onnx": lambda: tiny_net(size="side").SerializeToString(),
@@ -218,11 +273,13 @@ FILES = {
     "cut.json": lambda: json.dumps(LABELS).encode()[:-4],
     "dict.json": lambda: json.dumps(dict.fromkeys(LABELS, 1)).encode(),
     "numbers.json": lambda: b"[1, 2, 3, 4, 5]",
+    "small.npy": lambda: array(1, 1, 16, 16),
+    "two.npy": lambda: array(2, 1, 32, 32),
     "binary.txt": lambda: b"\xff\xfe\x00ant",
     "nested.json": lambda: b"[" * 200_000,
 }
 
-EXPORT = "export gradcam"
+EXPORT, ATTRIBUTE = "export gradcam", "export attribution"
 NO_MODEL = "not an ONNX file"
 UNUSABLE = "is not a usable ONNX model"
 
@@ -232,7 +289,7 @@ CASES = [
     (f"{EXPORT} empty.onnx -o out.onnx", "there is no graph in it"),
     (f"{EXPORT} no_nodes.onnx -o out.onnx", "there is no graph in it"),
     *((f"{EXPORT} cut{n}.onnx -o out.onnx", "onnx: ") for n in (10, 50, 90, 99)),
-    (f"{EXPORT} unsorted.onnx -o out.onnx", "not a valid ONNX model: .*topologically sorted"),
+    (f"{EXPORT} circle.onnx -o out.onnx", "not a valid ONNX model: .*topologically sorted"),
     (f"{EXPORT} folder -o out.onnx", "folder: can't be read: Is a directory"),
     (f"{EXPORT} absent.onnx -o out.onnx", "absent.onnx: can't be read: No such file"),
     (f"{EXPORT} explained.onnx -o out.onnx", "explained already; export from the plain model"),
@@ -255,16 +312,29 @@ CASES = [
     # Models that can't be explained.
     (f"{EXPORT} custom.onnx -o out.onnx", "can't load it: .*com.example"),
     (f"{EXPORT} unknown.onnx -o out.onnx", "No Op registered for Swirl"),
-    (f"{EXPORT} hardmax.onnx -o out.onnx --target-layer features", "no gradient rule for 'Hardmax"),
+    (f"{EXPORT} random.onnx -o out.onnx --target-layer features", "no gradient rule for 'Random"),
     (f"{EXPORT} lstm.onnx -o out.onnx", "no gradient rule for 'LSTM' .node 'lstm'., which lies"),
-    (f"{EXPORT} headless.onnx -o out.onnx", "no output holds class scores .*with its head"),
+    (
+        f"{EXPORT} headless.onnx -o out.onnx",
+        "no output holds class scores .*--score NAME, or say what kind",
+    ),
     (f"{EXPORT} two_scores.onnx -o out.onnx", "more than one output holds class scores"),
-    (f"{EXPORT} two_inputs.onnx -o out.onnx", r"has 2 inputs \(image, mask\)"),
+    (
+        f"{EXPORT} two_inputs.onnx -o out.onnx",
+        r"2 of its inputs \('image' .*, 'mask' .*\) can take",
+    ),
     (f"{EXPORT} vectors.onnx -o out.onnx", "a batch of images has 4 axes"),
     (f"{EXPORT} channels.onnx -o out.onnx", "neither 1, 3 nor 4 channels"),
     (f"{EXPORT} stuck.onnx -o out.onnx", r"can't run on .*\[2, 3, 32, 32\].*free, or fixed"),
+    (f"{EXPORT} million.onnx -o out.onnx", r"\[1000000, 3, 32, 32\] is too large: at most"),
+    (f"{EXPORT} wide.onnx -o out.onnx", "is too large: at most 10,000 pixels a side"),
+    ("inspect million.onnx", "is too large"),
+    ("verify explained.onnx million.onnx", "is too large"),
+    ("explain million_explained.onnx photo.png -o out.png", "a smaller or a free batch"),
+    (f"{EXPORT} escape.onnx -o out.onnx", r"\\x1b\[31mweights"),
     ("inspect headless.onnx", "no output holds class scores"),
-    ("inspect two_inputs.onnx", "has 2 inputs"),
+    ("inspect two_inputs.onnx", "2 of its inputs .*can take the picture"),
+    (f"{EXPORT} two_inputs.onnx -o out.onnx --input x", "has no input 'x'; its inputs are 'image'"),
     ("explain lstm.onnx photo.png -o out.png --preprocess unit", "no gradient rule for 'LSTM'"),
     ("explain nan.onnx photo.png -o out.png --preprocess unit", "scores hold NaN .*weights"),
     # Target layers, scores, classes, labels.
@@ -293,6 +363,39 @@ CASES = [
     ("explain explained.onnx photo.png -o out.png --target-layer c1", "--target-layer comes too"),
     ("explain explained.onnx photo.png -o out.png --labels five.txt", "--labels comes too late"),
     ("explain explained.onnx photo.png -o out.png --score output", "--score comes too late"),
+    # Methods, and what a file takes besides.
+    (f"{ATTRIBUTE} plain.onnx -o out.onnx --targets predicted --top-k 6", "model has 5 classes"),
+    (f"{ATTRIBUTE} uint8.onnx -o out.onnx", "'image' is UINT8, which has no gradient; .*gradcam"),
+    (f"{ATTRIBUTE} lstm.onnx -o out.onnx", "no gradient rule for 'LSTM'"),
+    (f"{ATTRIBUTE} explained.onnx -o out.onnx", "explained already; export from the plain model"),
+    (f"{ATTRIBUTE} plain.onnx -o out.onnx --score region", "no output holds logits .B, N, h, w."),
+    (f"{ATTRIBUTE} plain.onnx -o out.onnx --score best", "score 'best' is neither a kind of score"),
+    (f"{ATTRIBUTE} plain.onnx -o out.onnx --score region:x", "score 'x' is neither a kind"),
+    (f"{ATTRIBUTE} plain.onnx -o out.onnx --input x", "has no input 'x'; its inputs are 'image'"),
+    (f"{EXPORT} plain.onnx -o out.onnx --target-layer c1 --target-layer c1", "each layer once"),
+    (
+        "explain plain.onnx photo.png -o out.png --method saliency --target-layer c1",
+        "method 'saliency' goes to the pixels and takes no target layer",
+    ),
+    (
+        "explain explained.onnx photo.png -o out.png --method saliency",
+        "was exported for gradcam, not for saliency; export it again with that method",
+    ),
+    ("explain explained.onnx photo.png -o out.png --input image", "--input comes too late"),
+    ("explain region.onnx photo.png -o out.png", "needs 'mask', tensor.float. of shape .* inputs="),
+    ("explain region.onnx photo.png -o out.png --with mask", "--with mask: say NAME=FILE"),
+    ("explain region.onnx photo.png -o out.png --with mask=no.npy", "no.npy: can't be read"),
+    ("explain region.onnx photo.png -o out.png --with mask=text.png", "text.png: can't be read"),
+    ("explain region.onnx photo.png -o out.png --with mask=small.npy", "must be tensor.float. of"),
+    ("explain region.onnx photo.png -o out.png --with mask=two.npy", "has 2 rows for 1 picture"),
+    ("explain region.onnx photo.png -o out.png --with x=two.npy", "takes no input 'x' besides"),
+    ("explain explained.onnx photo.png -o out.png --with x=two.npy", "it takes none"),
+    ("explain weights.onnx photo.png -o out.png", "takes cotangents, one weight for each score"),
+    ("explain weights.onnx photo.png -o out.png --target cat", "takes cotangents, .* not .'cat'."),
+    ("verify saliency.onnx cut50.onnx", "is not an ONNX file, or is cut short"),
+    ("verify saliency.onnx saliency.onnx", "is explained already"),
+    ("inspect no_map.onnx", "contradicts itself: cam, attribution, target_layers and activations"),
+    ("inspect no_layer.onnx", "contradicts itself: cam, attribution, target_layers"),
     # Preprocessing.
     ("explain plain.onnx photo.png -o out.png", "doesn't say how a picture.*presets: torchvision"),
     (f"{EXPORT} plain.onnx -o out.onnx --preprocess sepia", "unknown preset 'sepia'; one of"),
@@ -336,10 +439,12 @@ CASES = [
     ("inspect later.onnx", "schema version later"),
     ("inspect fields.onnx", "fields differ from schema 1: .'colour'.; export the model again"),
     ("inspect types.onnx", "num_classes are not of the type"),
-    ("inspect classes.onnx", "num_classes, targets, class_index and top_k contradict"),
+    ("inspect classes.onnx", "contradicts itself: num_classes, targets"),
     ("inspect names.onnx", "names the input 'picture', which the file doesn't have"),
     ("inspect outputs.onnx", "names the output 'map', which the file doesn't have"),
     ("inspect recipe.onnx", "the preprocessing is malformed"),
+    ("inspect long.onnx", "size and resize must be at most 10000 pixels"),
+    ("inspect latin1.onnx", "not a usable ONNX model: 'utf-8' codec can't decode"),
     *((f"inspect {x}.onnx", "manifest .* is not readable") for x in ("not_json", "list", "nested")),
     ("explain newer.onnx photo.png -o out.png", "upgrade xai-onnx"),
     ("verify names.onnx plain.onnx", "names the input 'picture'"),
@@ -358,8 +463,9 @@ def run(tmp_path, monkeypatch, capfd):
     def call(command):
         words = command.split(" ")
         for word in words:
-            if word in FILES:
-                (tmp_path / word).write_bytes(FILES[word]())
+            name = word.rpartition("=")[2]
+            if name in FILES:
+                (tmp_path / name).write_bytes(FILES[name]())
         before = snapshot(tmp_path)
         capfd.readouterr()
         assert main(words) == 2
@@ -445,7 +551,7 @@ def test_original_with_other_names(run, tmp_path):
     other.graph.input[0].name = other.graph.node[0].input[0] = "picture"
     saved(other, tmp_path / "other.onnx")
     line = run("verify explained.onnx other.onnx")
-    assert "was made from another model, whose inputs, outputs and layers have other names" in line
+    assert "was made from another model: other.onnx: has no input 'image'; its inputs" in line
 
 
 def test_weights_that_are_missing(run, tmp_path):

@@ -2,13 +2,24 @@
 
 import shutil
 
+import backend_node_tests
 import check_models
 import cost
+import directional
+import emitted_gradient
+import gradient_cost
+import int8_maps
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
+from emitted import parsed
 from onnx import numpy_helper
 from tiny_net import saved, tiny_net
+from torch_oracle import activations_and_gradient
+
+from xai_onnx.explanation import Explanation, Prediction
 
 
 def test_cost_prints_every_side_and_a_verdict_for_each_limit(tiny, capsys):
@@ -52,6 +63,100 @@ def test_check_models_fails_where_torch_disagrees(tmp_path, monkeypatch, capsys)
     assert "tolerance 1e-05" in capsys.readouterr().out
 
 
+def test_backend_node_tests_prints_a_line_for_each_operator_and_every_reason(capsys):
+    operators = "Relu,LeakyRelu,Conv,Gather,Reshape,Loop"
+    assert backend_node_tests.main(["--operators", operators]) == 0
+    out = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert lines["Gather"] == ["4", "4", "0", "8", "8"]
+    assert lines["Conv"][:4] == ["6", "6", "0", "24"]
+    assert "  Conv, 12: with weights that depend on the image" in out
+    assert "  Loop, 4: no rule for Loop" in out
+    assert "failed:\n\n" in out
+
+
+def test_backend_node_tests_fails_where_a_gradient_is_wrong(monkeypatch, capsys):
+    right = directional.vjp
+
+    def wrong(op, *arguments):
+        (g,) = right(op, *arguments)
+        return [g.with_value(op.Add(g.value, g.value))]
+
+    monkeypatch.setattr(directional, "vjp", wrong)
+    assert backend_node_tests.main(["--operators", "Sigmoid"]) == 1
+    assert "test_sigmoid, y by x, constants: relative error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("nodes", "at", "kind", "why"),
+    [
+        ("y = Relu(x)", [1, -2], "passed", ""),
+        ("y = Relu(x)", [0, 1], "moved", ""),
+        ("y = Bernoulli(x)", [1, 1], "refused", "no rule for Bernoulli"),
+        ("c = Cast<to=7>(x)  y = Cast<to=1>(c)", [1, 1], "excluded", "no path of floats"),
+        ("y = Log(x)", [-1, -2], "excluded", "the output isn't finite, here and near"),
+    ],
+)
+def test_the_directional_test_says_what_became_of_it(nodes, at, kind, why):
+    model = ir.serde.serialize_model(parsed(f"(float[2] x) => (float[2] y) {{ {nodes} }}"))
+    verdict = directional.check(model, {"x": np.array(at, np.float32)}, "x", "y")
+    assert verdict.kind == kind
+    assert verdict.why.startswith(why)
+
+
+@pytest.fixture
+def one_small_model(tiny, monkeypatch):
+    """The only classifier of `gradient_cost` is a small one that counts as ResNet-50."""
+
+    def made(folder):
+        return shutil.copy(tiny, folder / "resnet50.onnx")
+
+    monkeypatch.setattr(gradient_cost, "MODELS", {"resnet50": made})
+
+
+def test_gradient_cost_prints_every_side_and_a_verdict_for_each_limit(one_small_model, capsys):
+    gradient_cost.main(["resnet50", "--batch", "1,8", "--rounds", "2"])
+    out = capsys.readouterr().out
+    assert "processor" in out.splitlines()[0]
+    for side in gradient_cost.SIDES:
+        assert out.count(f"\n  {side}  ") == 2
+    verdicts = [line for line in out.splitlines() if line.startswith(("within", "BEYOND"))]
+    assert len(verdicts) == 5  # three ratios at batch 8, export time, growth of the file
+    assert sum("export of resnet50 without torch" in line for line in verdicts) == 1
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(2.52, "within"), (2.6, "BEYOND")])
+def test_a_gradient_beyond_its_limit_is_said(ratio, verdict):
+    def latency(factor):
+        return gradient_cost.Latency((factor,) * 4, (factor,) * 4)
+
+    factors = dict(zip(gradient_cost.SIDES, (1.0, 1.01, 1.0, 1.0, ratio), strict=True))
+    timed = {side: latency(factor) for side, factor in factors.items()}
+    one, five, image = gradient_cost._verdicts("vgg16", timed)
+    assert one.startswith("within 1.06 (noise 0.010)")
+    assert five.startswith("within 1.08")
+    assert image.startswith(f"{verdict} 2.5")
+
+
+def test_gradient_cost_profiles_own_and_emitted_nodes(one_small_model, capsys):
+    gradient_cost.main(["resnet50", "--batch", "2", "--profile", "input gradient"])
+    out = capsys.readouterr().out
+    head, *rows = [line for line in out.splitlines() if line.startswith(("resnet50", "  "))]
+    assert head.split()[-3:] == ["plain", "own", "emitted"]
+    plain, own, emitted = (float(cell) for cell in rows[-1].split()[-3:])
+    assert min(plain, own, emitted) > 0
+
+
+def test_the_gradient_by_the_image_is_that_of_torch(tiny):
+    session = onnxruntime.InferenceSession(emitted_gradient.with_image_gradient(tiny))
+    image, score = session.get_inputs()[0], session.get_outputs()[0]
+    tensor = np.random.default_rng(0).standard_normal((2, *image.shape[1:])).astype(np.float32)
+    feed = {image.name: tensor, "class_index": np.array([[1], [2]])}
+    (got,) = session.run(["attribution"], feed)
+    _, expected = activations_and_gradient(tiny, image.name, score.name, tensor, np.array([1, 2]))
+    np.testing.assert_allclose(got[:, 0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.slow
 def test_resnet50_is_one(tmp_path):
     import classifiers
@@ -60,3 +165,56 @@ def test_resnet50_is_one(tmp_path):
     weights = sum(numpy_helper.to_array(tensor).size for tensor in model.graph.initializer)
     assert 25e6 < weights < 26e6  # He et al. 2016: 25.6 million
     assert sum(node.op_type == "Conv" for node in model.graph.node) == 53
+
+
+def test_int8_maps_prints_both_formats_of_every_model(monkeypatch, tmp_path, capsys):
+    path = saved(tiny_net(), tmp_path / "tiny.onnx")
+    monkeypatch.setattr(int8_maps, "BUNDLED", path)
+    options = ["--crops", "6", "--rounds", "2", "--seconds", "0.001"]
+    int8_maps.main([path, "raw", *options])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:] if line]
+    assert [row[0] for row in rows] == ["tiny", "QDQ", "QOperator"] * 2
+    for row in rows:
+        if row[0] != "tiny":
+            count, figures = int(row[1]), [float(figure) for figure in row[4:]]
+            assert 0 < count <= 6
+            assert len(figures) == 6
+            assert figures[0] > 0.8  # of the maps' ranks, on a net that 8 bits hold well
+
+
+SCORES = np.array([1.0, 0.0])
+
+
+def test_maps_that_are_the_same_agree_wholly_and_reversed_ones_not():
+    class Fixed:
+        def __init__(self, maps):
+            self.maps = maps
+
+        def _items(self):
+            return [
+                Explanation(
+                    target=0, label=None, score=0.0, probability=None, method="gradcam",
+                    target_layer="t", cam=m, saliency_map=m,
+                )
+                for m in self.maps
+            ]  # fmt: skip
+
+        def explain(self, pictures, classes=None):
+            items = self._items()
+            return items if classes is None else [[item] for item in items]
+
+        def predict(self, pictures):
+            return [
+                Prediction(target=0, label=None, score=0.0, probability=None, scores=SCORES)
+                for _ in pictures
+            ]
+
+    maps = [np.arange(100.0).reshape(10, 10), np.zeros((10, 10))]
+    pictures = [None, None]
+    same = int8_maps.agreement(Fixed(maps), Fixed(maps), pictures)
+    assert same == pytest.approx((1, 1.0, 1.0, 1.0, 1.0))
+    count, middle, _, overlap, _ = int8_maps.agreement(
+        Fixed(maps), Fixed([-m for m in maps]), pictures
+    )
+    assert (count, overlap) == (1, 0.0)
+    assert middle == pytest.approx(-1)

@@ -6,8 +6,8 @@ import pytest
 from tiny_net import tiny_net
 
 import exporters
-from exporters import graph
 from exporters.classifier import Classifier
+from exporters.subgraphs import reads
 from xai_onnx.errors import UnsupportedOperatorError
 
 
@@ -45,11 +45,11 @@ def test_an_if_between_target_layer_and_score_is_refused(tmp_path):
 def test_an_if_before_the_target_layer_is_no_obstacle(tmp_path):
     first = tiny_net().graph.node[1].output[0]
     path = tmp_path / "x.onnx"
-    assert exporters.export_gradcam(with_if(first), path).target_layer == "features"
+    assert exporters.export_gradcam(with_if(first), path).target_layers == ("features",)
     assert path.exists()
 
 
 def test_a_node_reads_what_its_bodies_read():
     classifier = Classifier(with_if("pooled"))
     (choice,) = [node for node in classifier.model.graph if node.op_type == "If"]
-    assert [value.name for value in graph.reads(choice)] == ["always", "pooled", "pooled"]
+    assert [value.name for value in reads(choice)] == ["always", "pooled", "pooled"]

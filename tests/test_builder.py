@@ -189,3 +189,20 @@ def test_the_mean_of_an_outer_product_leaves_the_product_out(op):
     np.testing.assert_allclose(evaluate(op, mean, feed), expected, rtol=1e-5)
     ones = op.constant(np.ones((1, 1, 1, 1, 1)), FLOAT)
     assert op.outer(rows, ones) is rows
+
+
+def test_a_factor_for_each_channel_goes_before_the_mask_of_a_convolution(op):
+    x, mask = placeholder("x", [None, 2, None, None]), placeholder("mask", [None, 2, None, None])
+    weight = op.constant(np.ones((2, 2, 1, 1)), FLOAT)
+    factors = op.constant(np.array([2, 3]).reshape(2, 1, 1), FLOAT)
+    masked = op.Mul(op.Conv(x, weight), mask)
+    scaled = op.scale_channels(masked, factors)
+    before = scaled.producer().inputs[0].producer()
+    assert [value.producer() and value.producer().op_type for value in before.inputs] == [
+        "Conv",
+        None,
+    ]
+    feed = {x: [[[[1]], [[2]]]], mask: [[[[1]], [[0]]]]}
+    got = evaluate(op, [scaled, op.scale_channels(x, factors)], feed)
+    np.testing.assert_array_equal(got[0], [[[[6]], [[0]]]])
+    np.testing.assert_array_equal(got[1], [[[[2]], [[6]]]])

@@ -2,8 +2,10 @@
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
+from old_operators import OLD, Old
 from onnx import TensorProto, helper, numpy_helper
 from tiny_net import finished, tensors, tiny_net, weights
 
@@ -214,3 +216,51 @@ def test_the_ir_version_is_raised_not_lowered():
     newer = tiny_net()
     newer.ir_version = 9
     assert canonical.canonicalise(source.read(newer).model, "m").ir_version == 9
+
+
+def old_model(case, opset):
+    """The case at `opset`, and a batch for it."""
+    rng = np.random.default_rng(0)
+    sizes = ", ".join(map(str, case.x[1:]))
+    text = f"g (float[B, {sizes}] x) => (float[o] y) {{ {case.body} }}"
+    graph = onnx.parser.parse_graph(text)
+    for name, given in case.constants.items():
+        array = given if isinstance(given, np.ndarray) else rng.random(given) + 0.5
+        array = array.astype(np.float32) if array.dtype == np.float64 else array
+        graph.initializer.append(numpy_helper.from_array(array, name))
+    graph.output[0].type.tensor_type.ClearField("shape")
+    opsets = [helper.make_opsetid("", opset)]
+    x = rng.standard_normal(case.x).astype(np.float32)
+    (y,) = outputs(
+        helper.make_model(graph, opset_imports=opsets, ir_version=4).SerializeToString(), {"x": x}
+    )[:1]
+    graph.output[0].type.tensor_type.shape.SetInParent()
+    for axis in range(y.ndim):
+        graph.output[0].type.tensor_type.shape.dim.add(dim_param=f"o{axis}")
+    return helper.make_model(graph, opset_imports=opsets, ir_version=4), x, y
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize("case", OLD, ids=lambda case: case.name)
+def test_every_older_form_of_an_operator_gives_the_same_bits(case, place):
+    model, x, y = old_model(case, getattr(case, place))
+    lifted = ir.serde.serialize_model(canonical.canonicalise(source.read(model).model, "m"))
+    onnx.checker.check_model(lifted, full_check=True)
+    np.testing.assert_array_equal(outputs(lifted.SerializeToString(), {"x": x})[0], y)
+
+
+@pytest.mark.parametrize(
+    ("body", "opset", "match"),
+    [
+        ("y = Hardmax(x)", 12, "Hardmax .* opset 12 can't be converted to opset 18"),
+        ('y = Resize<mode="nearest">(x, s)', 10, "Resize .*not known to enlarge or to shrink"),
+        ("y = BatchNormalization<spatial=0>(x, a, a, a, a)", 8, "from opset 8 .*spatial"),
+    ],
+)
+def test_older_forms_that_cannot_be_lifted_are_refused(body, opset, match):
+    constants = {"s": np.array([1, 1, 0.5, 1.5], np.float32), "a": (3, 6, 6)}
+    used = {name: given for name, given in constants.items() if f" {name}" in body}
+    with pytest.raises(ModelFileError, match=match):
+        canonical.canonicalise(
+            source.read(old_model(Old("", body, opset, opset, used), opset)[0]).model, "m"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from other_nets import segmentation_net, two_heads, vision_transformer
 from PIL import Image
 from tiny_net import LABELS, photos, saved, tiny_net
 
@@ -18,6 +19,7 @@ import xai_onnx
 from xai_onnx import cli
 from xai_onnx.cli import main, suspect
 from xai_onnx.manifest import METADATA_KEY, Manifest
+from xai_onnx.methods import ATTRIBUTIONS, CAMS, NAMES
 
 COMMANDS = ("demo", "inspect", "export", "explain", "verify", "bench")
 
@@ -153,7 +155,7 @@ class TestInspect:
 
     def test_explained(self, run, tiny_explained):
         data = json.loads(run("inspect", tiny_explained, "--json"))
-        assert data["target_layer"] == "features"
+        assert data["target_layers"] == ["features"]
         assert data["labels"] == list(LABELS)
         text = run("inspect", tiny_explained)
         assert "method             gradcam" in text
@@ -173,6 +175,21 @@ class TestInspect:
         )
         assert data["suspected_preprocessing"] == []
         assert data["target_layer"] == "features"
+
+    def test_no_guess_where_more_than_a_picture_is_taken(self, run, tmp_path):
+        net = two_heads()
+        del net.graph.output[1]
+        data = json.loads(run("inspect", saved(net, tmp_path / "m.onnx"), "--json"))
+        assert [port["name"] for port in data["inputs"]] == ["image", "meta"]
+        assert data["suspected_preprocessing"] == []
+        assert data["target_layer"] == "features"
+
+    def test_tokens(self, run, tmp_path):
+        """Candidates are shown as they are read, [B, C, h, w]."""
+        path = saved(vision_transformer(), tmp_path / "vit.onnx")
+        data = json.loads(run("inspect", path, "--json"))
+        assert data["target_layer"] == "norm1"
+        assert {tuple(c["shape"]) for c in data["candidates"]} == {("batch", 8, 4, 4)}
 
     def test_a_fixed_batch_and_a_free_size_are_guessed_at_too(self, run, tmp_path):
         path = saved(tiny_net(batch=2, size="side"), tmp_path / "m.onnx")
@@ -194,7 +211,7 @@ class TestExport:
         arguments += ["--top-k", "2", "--no-saliency-map", "--json"]
         data = json.loads(run("export", "gradcam", plain, "-o", out, *arguments))
         written = manifest(out)
-        assert data["target_layer"] == written.target_layer == "early"
+        assert tuple(data["target_layers"]) == written.target_layers == ("early",)
         assert written.preprocess.color == "BGR"
         assert written.labels == LABELS
         assert (written.score, written.output_activation) == ("scores", "softmax")
@@ -209,11 +226,79 @@ class TestExport:
         grown = os.path.getsize(out) / before - 1
         assert lines == [
             f"{out}  0.01 MB, {grown:+.2%}",
+            "method        Grad-CAM",
             "target layer  features",
             "score         logits, before the softmax",
             "preprocess    unknown: takes ready tensors only",
             "labels        5",
         ]
+
+    @pytest.mark.parametrize("method", CAMS)
+    def test_every_cam(self, run, tiny, tmp_path, method):
+        out = tmp_path / "out.onnx"
+        text = run("export", "gradcam", tiny, "-o", out, "--method", method)
+        assert f"method        {CAMS[method]}\n" in text
+        assert manifest(out).method == method
+
+    def test_several_layers(self, run, tiny, tmp_path):
+        out, layers = tmp_path / "out.onnx", ["features", "early"]
+        options = [word for layer in layers for word in ("--target-layer", layer)]
+        text = run("export", "gradcam", tiny, "-o", out, *options)
+        assert "target layer  features, early\n" in text
+        assert manifest(out).target_layers == ("features", "early")
+        assert run("verify", out, tiny).count("ok ") == 5
+
+    @pytest.mark.parametrize("method", ATTRIBUTIONS)
+    def test_every_attribution(self, run, tiny, tmp_path, method):
+        out = tmp_path / "out.onnx"
+        options = ["--method", method, "--targets", "predicted", "--top-k", "2", "--json"]
+        data = json.loads(run("export", "attribution", tiny, "-o", out, *options))
+        written = manifest(out)
+        assert data["method"] == written.method == method
+        assert (written.cam, written.attribution, written.top_k) == (None, "attribution", 2)
+        assert run("verify", out, tiny).count("ok ") == 5
+
+    def test_an_attribution_in_words(self, run, tiny, tmp_path):
+        out = tmp_path / "out.onnx"
+        options = ["--method", "integrated-gradients", "--no-saliency-map"]
+        lines = run("export", "attribution", tiny, "-o", out, *options).splitlines()
+        assert lines[1:3] == [
+            "method        integrated gradients",
+            "target layer  none: to the pixels",
+        ]
+        assert lines[-1] == "takes also    steps, baseline"
+        assert manifest(out).saliency_map is None
+        text = run("inspect", out)
+        assert "method             integrated-gradients" in text
+
+    def test_attribution_without_a_method_is_saliency(self, run, tiny, tmp_path):
+        out = tmp_path / "out.onnx"
+        run("export", "attribution", tiny, "-o", out)
+        assert manifest(out).method == "saliency"
+
+    @pytest.mark.parametrize("kind", ["gradcam", "attribution"])
+    def test_scores_that_are_no_classes(self, run, tmp_path, kind):
+        plain, out = saved(segmentation_net(), tmp_path / "p.onnx"), tmp_path / "out.onnx"
+        options = ["--target-layer", "features"] if kind == "gradcam" else []
+        text = run("export", kind, plain, "-o", out, "--score", "region:low", *options)
+        assert "(region:low)\n" in text
+        assert "takes also    mask" in text
+        assert manifest(out).score_at == "region:low"
+        assert run("verify", out, plain).count("ok ") == 5
+
+    def test_one_of_two_pictures_and_of_two_scores(self, run, tmp_path):
+        net = two_heads()
+        net.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, ["b", 3, 9, 9]))
+        plain, out = saved(net, tmp_path / "p.onnx"), tmp_path / "out.onnx"
+        run("export", "gradcam", plain, "-o", out, "--input", "image", "--score", "aux")
+        written = manifest(out)
+        assert (written.input, written.score) == ("image", "aux")
+        assert written.extra_inputs == {"meta": "meta", "other": "other"}
+
+    def test_weights_of_the_scores_as_an_input(self, run, tiny, tmp_path):
+        out = tmp_path / "out.onnx"
+        run("export", "gradcam", tiny, "-o", out, "--targets", "cotangent")
+        assert (manifest(out).cotangent, manifest(out).class_index) == ("cotangent", None)
 
     def test_over_the_input_itself(self, run, tmp_path):
         """The file is replaced once the new one is whole; growth is told against the old one."""
@@ -322,12 +407,60 @@ class TestExplain:
         assert "class 0, score " in text
         assert text.rstrip().endswith("no positive evidence")
 
+    @pytest.mark.parametrize("method", NAMES)
+    def test_a_plain_classifier_by_any_method(self, run, tiny, tmp_path, pictures, method):
+        out = tmp_path / "out.png"
+        options = ["--method", method, "--preprocess", "unit", "--top-k", "2", "--json"]
+        (row,) = json.loads(run("explain", tiny, pictures[0], "-o", out, *options))
+        assert [e["method"] for e in row["explanations"]] == [method] * 2
+        assert all((e["cam"] is None) == (method in ATTRIBUTIONS) for e in row["explanations"])
+        layers = [] if method in ATTRIBUTIONS else ["features"]
+        assert row["explanations"][0]["target_layers"] == layers
+        assert is_picture(out)
+
+    def test_several_layers_of_a_plain_classifier(self, run, tiny, tmp_path, pictures):
+        options = ["--target-layer", "early", "--target-layer", "features"]
+        options += ["--preprocess", "unit", "--json"]
+        command = ["explain", tiny, pictures[0], "-o", tmp_path / "o.png", *options]
+        (row,) = json.loads(run(*command))
+        assert row["explanations"][0]["target_layers"] == ["early", "features"]
+
+    def test_an_explained_file_says_its_method_itself(self, run, tiny, tmp_path, pictures):
+        out = tmp_path / "saliency.onnx"
+        run("export", "attribution", tiny, "-o", out, "--preprocess", "unit")
+        for options in ([], ["--method", "saliency"]):
+            text = run("explain", out, pictures[0], "-o", tmp_path / "o.png", *options)
+            assert "peak at x " in text
+
+    def test_a_model_of_several_inputs(self, run, tmp_path, pictures):
+        """What it takes besides comes from an .npy file, one row for each picture."""
+        plain, meta = saved(two_heads(), tmp_path / "p.onnx"), tmp_path / "meta.npy"
+        np.save(meta, np.ones((1, 4)))
+        options = ["--input", "image", "--score", "main", "--preprocess", "unit", "--json"]
+        command = ["explain", plain, pictures[0], "-o", tmp_path / "o.png", *options]
+        scores = []
+        for factor in (1, 5):
+            np.save(meta, np.full((1, 4), factor))
+            (row,) = json.loads(run(*command, "--target", "1", "--with", f"meta={meta}"))
+            scores.append(row["explanations"][0]["score"])
+        assert scores[0] != pytest.approx(scores[1])
+
+    def test_a_region(self, run, tmp_path, pictures):
+        plain, mask = saved(segmentation_net(), tmp_path / "p.onnx"), tmp_path / "mask.npy"
+        np.save(mask, np.eye(32, dtype=np.uint8)[None, None])
+        options = ["--score", "region", "--target-layer", "features", "--preprocess", "unit"]
+        options += ["--with", f"mask={mask}", "--top-k", "2", "--json"]
+        (row,) = json.loads(run("explain", plain, pictures[0], "-o", tmp_path / "o.png", *options))
+        assert [e["probability"] for e in row["explanations"]] == [None, None]
+        assert is_picture(tmp_path / "o.png")
+
 
 class TestVerify:
     def test_a_good_file(self, run, tiny_explained, tiny):
         checks = json.loads(run("verify", tiny_explained, tiny, "--json"))
         assert [check["check"] for check in checks] == [
             "original outputs",
+            "gradient",
             "cam",
             "saliency_map",
             "one by one",
@@ -405,8 +538,13 @@ class TestBench:
         assert [row["batch"] for row in data["results"]] == [2]
 
 
+CAM = ("export", "gradcam", "m", "-o", "o")
+ATTRIBUTION = ("export", "attribution", "m", "-o", "o")
+HELP = [*([command] for command in COMMANDS), ["export", "gradcam"], ["export", "attribution"], []]
+
+
 class TestProgram:
-    @pytest.mark.parametrize("command", [*([c] for c in COMMANDS), ["export", "gradcam"], []])
+    @pytest.mark.parametrize("command", HELP)
     def test_help(self, capsys, command):
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])
@@ -430,6 +568,15 @@ class TestProgram:
             (["inspect"], "xai-onnx inspect: error: the following arguments are required: MODEL"),
             (["bench", "m", "--rounds", "x"], "xai-onnx bench: error: argument --rounds: invalid"),
             (["explain", "m", "i", "-o", "o", "--target", "1", "--top-k", "1"], "not allowed with"),
+            (
+                ["explain", "m", "i", "-o", "o", "--method", "magic"],
+                "--method: invalid choice",
+            ),
+            ([*CAM, "--method", "magic"], "--method: invalid choice: 'magic'"),
+            ([*CAM, "--method", "saliency"], "--method: invalid choice: 'saliency'"),
+            ([*ATTRIBUTION, "--method", "gradcam"], "--method: invalid choice: 'gradcam'"),
+            ([*ATTRIBUTION, "--target-layer", "x"], "unrecognized arguments: --target-layer x"),
+            ([*ATTRIBUTION, "--targets", "all"], "--targets: invalid choice: 'all'"),
         ],
     )
     def test_wrong_usage_is_one_line(self, capsys, arguments, message):

@@ -20,6 +20,11 @@ def test_each_is_a_built_in_too(leaf):
     assert leaf.__doc__
 
 
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_a_message_is_one_printable_line(leaf):
+    assert str(leaf("a\nb \x1b[31m \udc80 é  ²")) == r"a\nb \x1b[31m \udc80 é  ²"
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

@@ -1,15 +1,23 @@
-"""What is built into the file: names, shapes, options, labels."""
+"""What is built into the file: names, shapes, options."""
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
-from tiny_net import LABELS, SIZE, tensors, tiny_net
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from other_nets import channels_last_net, vision_transformer
+from tiny_net import SIZE, tensors, tiny_net
 
 import xai_onnx
-from exporters.explained import TARGETS, build, read_labels
-from xai_onnx.errors import ManifestError, MethodError, PreprocessError, TargetError
+from exporters.explained import build
+from exporters.seed import TARGETS
+from xai_onnx.errors import (
+    MethodError,
+    PreprocessError,
+    TargetError,
+    TargetLayerError,
+)
 from xai_onnx.recipe import parse
 
 
@@ -50,12 +58,17 @@ class TestDeclarations:
         assert list(found) == ["image", "logits", "activations", "cam"]
         assert found["cam"] == ["batch", 3, 8, 8]
 
+    def test_a_layer_that_the_score_takes_steps_from_is_refused(self, export):
+        tail = [helper.make_node("Round", ["features"], ["tail"])]
+        with pytest.raises(TargetLayerError, match=r"'logits' doesn't change with .*'features'"):
+            export(tiny_net(tail=tail), target_layer="features")
+
     def test_a_target_layer_that_is_an_output_already_keeps_its_name(self, export):
         more = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 16, 8, 8])
         path = export(tiny_net(extra_outputs=[more]))
         names = ["image", "class_index", "logits", "features", "cam", "saliency_map"]
         assert list(declared(path)) == names
-        assert xai_onnx.load(path).manifest.activations == "features"
+        assert xai_onnx.load(path).manifest.activations == ("features",)
         assert xai_onnx.load(path).explain(tensors(1), preprocessed=True)[0].cam.shape == (8, 8)
 
     def test_names_that_the_model_uses_get_a_suffix(self, export):
@@ -70,7 +83,7 @@ class TestDeclarations:
         path = export(model)
         manifest = xai_onnx.load(path).manifest
         assert manifest.class_index == "class_index_2"
-        assert manifest.activations == "activations_2"
+        assert manifest.activations == ("activations_2",)
         assert manifest.cam == "cam_2"
         assert manifest.saliency_map == "saliency_map_2"
         assert {manifest.class_index, manifest.cam} < set(declared(path))
@@ -100,15 +113,82 @@ class TestDeclarations:
                 np.testing.assert_allclose(best.cam, b.cam, rtol=1e-5, atol=1e-6)
 
 
+class TestOtherLayouts:
+    """Tokens and channels-last maps, against torch.autograd on the operators behind them."""
+
+    CLASSES = np.array([[1, 4], [0, 2]])
+
+    @staticmethod
+    def weights(net):
+        return {
+            t.name: torch.tensor(numpy_helper.to_array(t).astype(np.float64))
+            for t in net.graph.initializer
+            if t.data_type == TensorProto.FLOAT
+        }
+
+    def assert_maps(self, export, net, layer, raw, tail, view):
+        """CAMs of the file, for `tail` from the raw values of the layer, `view`ed as a map."""
+        feed = {"image": tensors(2), "class_index": self.CLASSES}
+        before = self.raw(net, raw, feed["image"])
+        for method in ("gradcam", "hirescam"):
+            path = export(net, method=method, target_layer=layer)
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            activations, cam = session.run(["activations", "cam"], feed)
+            np.testing.assert_allclose(activations, view(before[layer]), rtol=1e-6, atol=1e-6)
+            for b, k in np.ndindex(2, 2):
+                values = {name: torch.tensor(a[b : b + 1]) for name, a in before.items()}
+                values[layer].requires_grad_()
+                tail(values, self.weights(net))[0, self.CLASSES[b, k]].backward()
+                a, g = (view(x)[0] for x in (before[layer][b : b + 1], values[layer].grad.numpy()))
+                terms = g * a if method == "hirescam" else g.mean((1, 2), keepdims=True) * a
+                scale = np.abs(terms).sum(0).max()
+                expected = np.maximum(terms.sum(0), 0)
+                np.testing.assert_allclose(cam[b, k], expected, rtol=0, atol=1e-5 * scale)
+
+    @staticmethod
+    def raw(net, names, image):
+        """Values of the plain model, in float64."""
+        plain = onnx.ModelProto()
+        plain.CopyFrom(net)
+        known = onnx.shape_inference.infer_shapes(plain).graph.value_info
+        plain.graph.output.extend(value for value in known if value.name in names)
+        session = onnxruntime.InferenceSession(plain.SerializeToString())
+        found = session.run(list(names), {"image": image})
+        return {name: array.astype(np.float64) for name, array in zip(names, found, strict=True)}
+
+    @pytest.mark.parametrize("class_token", [True, False])
+    def test_tokens(self, export, class_token):
+        def tail(values, w):
+            x = values["norm1"]
+            q, k, v = (x @ w[f"{name}1w"] for name in "qkv")
+            attended = torch.softmax(q @ k.transpose(1, 2), -1) @ v
+            last = values["block1"] + attended
+            return (last[:, 0] if class_token else last.mean(1)) @ w["head"]
+
+        def view(x):
+            return np.moveaxis(x[:, int(class_token) :], 2, 1).reshape(len(x), 8, 4, 4)
+
+        net = vision_transformer(class_token=class_token)
+        self.assert_maps(export, net, "norm1", ["norm1", "block1"], tail, view)
+
+    def test_channels_last(self, export):
+        def tail(values, w):
+            mixed = torch.relu(values["last"] @ w["mix"])
+            return mixed.mean((1, 2)) @ w["head"]
+
+        net = channels_last_net()
+        self.assert_maps(export, net, "last", ["last"], tail, lambda x: np.moveaxis(x, 3, 1))
+
+
 class TestOptions:
     def test_an_unknown_method(self):
         with pytest.raises(MethodError, match="method 'magic' is none of gradcam"):
             build(tiny_net(), method="magic")
 
     def test_unknown_targets(self):
-        with pytest.raises(TargetError, match="targets 'all' is none of class_index, predicted"):
+        with pytest.raises(TargetError, match="targets 'all' is none of class_index, one_class"):
             build(tiny_net(), targets="all")
-        assert TARGETS == ("class_index", "predicted")
+        assert TARGETS == ("class_index", "one_class", "predicted", "cotangent")
 
     @pytest.mark.parametrize("top_k", [0, 6])
     def test_too_few_or_many_classes(self, top_k):
@@ -145,37 +225,3 @@ class TestOptions:
         for k in (0, 1, 3):
             feed = {"image": tensors(2), "class_index": np.full((2, k), -1)}
             assert session.run(["saliency_map"], feed)[0].shape == (2, k, 32, 32)
-
-
-class TestLabels:
-    @pytest.mark.parametrize(
-        "content",
-        [
-            b'["ant", "bee", "cat", "dog", "eel"]',
-            b'\n ["ant", "bee", "cat", "dog", "eel"]\n',
-            b"ant\nbee\ncat\ndog\neel\n",
-            b"ant\r\nbee\r\ncat\r\ndog\r\neel",
-            b"\xef\xbb\xbfant\nbee\ncat\ndog\neel\n",
-            b'\xef\xbb\xbf["ant", "bee", "cat", "dog", "eel"]',
-        ],
-    )
-    def test_files(self, tmp_path, content):
-        path = tmp_path / "labels"
-        path.write_bytes(content)
-        assert read_labels(path, 5) == read_labels(str(path), 5) == LABELS
-
-    def test_lists(self):
-        assert read_labels(list(LABELS), 5) == LABELS
-        assert read_labels(None, 5) == ()
-
-    @pytest.mark.parametrize(
-        ("labels", "message"),
-        [
-            (["a"], "^labels: has 1 names, the model 5 classes"),
-            ([1, 2, 3, 4, 5], "^labels: must be a list of class names"),
-            ({"a": 1}, "must be a list"),
-        ],
-    )
-    def test_refusals(self, labels, message):
-        with pytest.raises(ManifestError, match=message):
-            read_labels(labels, 5)

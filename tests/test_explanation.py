@@ -22,7 +22,8 @@ def explanation(**changes):
         "score": 12.25,
         "probability": 0.75,
         "method": "gradcam",
-        "target_layer": "relu",
+        "target_layers": ("relu",),
+        "attribution": None,
         "cam": np.array([[0, 1 / 3], [1e-7, 123.456789]], np.float32),
         "saliency_map": saliency_map,
         "image": np.full((40, 60, 3), 100, np.uint8),
@@ -68,11 +69,77 @@ def test_to_dict_is_ready_for_json():
         "score": 12.25,
         "probability": 0.75,
         "method": "gradcam",
-        "target_layer": "relu",
+        "target_layers": ["relu"],
         "empty": False,
         "peak": [31.0, 11.0],
         "cam": [[0.0, 0.333333], [1e-7, 123.457]],
     }
+
+
+def attribution(**changes):
+    """An attribution: noise, and one pixel that stands far out."""
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((3, 20, 20)).astype(np.float32)
+    values[:, 5, 10] = 50
+    total = np.abs(values).sum(0)
+    fields = {
+        "method": "smoothgrad",
+        "target_layers": (),
+        "cam": None,
+        "attribution": values,
+        "saliency_map": (total - total.min()) / np.ptp(total),
+    }
+    return explanation(**(fields | changes))
+
+
+class TestAttributions:
+    def test_to_dict_holds_no_array(self):
+        assert json.loads(json.dumps(attribution().to_dict())) == {
+            "target": 967,
+            "label": "espresso",
+            "score": 12.25,
+            "probability": 0.75,
+            "method": "smoothgrad",
+            "target_layers": [],
+            "empty": False,
+            "peak": [31.0, 11.0],
+            "cam": None,
+        }
+
+    def test_what_is_the_same_everywhere_is_empty_whatever_the_channels(self):
+        values = np.arange(3, dtype=np.float32)[:, None, None] * np.ones((20, 20), np.float32)
+        item = attribution(attribution=values, saliency_map=np.zeros((20, 20), np.float32))
+        assert item.empty
+        assert item.peak is None
+        np.testing.assert_array_equal(item.drawn()[1], 0)
+
+    def test_the_brightest_hundredth_is_drawn_alike(self):
+        item = attribution()
+        image, shown, box = item.drawn()
+        assert image is item.image
+        assert box == item.box
+        bright = np.percentile(item.saliency_map, 99)
+        assert bright < 0.2, "but for one pixel nothing would be seen"
+        np.testing.assert_allclose(shown, np.minimum(item.saliency_map / bright, 1), rtol=1e-6)
+        assert shown.dtype == np.float32
+        assert (shown == 1).sum() == 4, "of 400"
+
+    def test_one_pixel_alone(self):
+        """The 99th percentile is 0: nothing to divide by."""
+        lonely = np.zeros((20, 20), np.float32)
+        lonely[3, 3] = 1
+        np.testing.assert_array_equal(attribution(saliency_map=lonely).drawn()[1], lonely)
+
+    def test_a_cam_is_drawn_as_it_is(self):
+        item = explanation()
+        np.testing.assert_array_equal(item.drawn()[1], item.saliency_map)
+
+    def test_overlay_and_picture_draw_it_so(self, tmp_path):
+        item = attribution()
+        expected = render.overlay(*item.drawn(), 0.25)
+        np.testing.assert_array_equal(item.overlay(0.25), expected)
+        item.save(tmp_path / "out.png")
+        assert np.asarray(Image.open(tmp_path / "out.png")).shape == render.picture([item]).shape
 
 
 def test_to_dict_without_a_peak():

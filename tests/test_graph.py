@@ -51,6 +51,26 @@ def test_path(fork):
     assert graph.path(known["y"], known["x"]) == set()
 
 
+def test_what_only_decides_an_index_is_no_path():
+    model = parsed(
+        "(float[4] x) => (y) { f = Floor(x)  i = Cast<to=7>(f)  t = Tanh(x)  y = Gather(t, i) }"
+    )
+    known = values(model)
+    assert names(graph.path(known["x"], known["y"])) == "t x y"
+
+
+def test_constants_may_be_made_of_sizes_that_are_known():
+    model = parsed(
+        "(float[B,6] x) => (y) { t = Tanh(x)  n = Shape<start=1>(t)  h = Div(n, two)  "
+        "y = Split<axis=1>(x, h) }",
+        two=np.array([2]),
+    )
+    known = values(model)
+    assert graph.constant(known["h"]) is None
+    assert graph.constant(known["h"], {known["t"]: (7, 6)}).tolist() == [3]
+    assert graph.constant(known["h"], {known["x"]: (7, 6)}) is None
+
+
 def test_inputs_that_are_left_out_are_no_ancestors():
     known = values(parsed("(float[2] x, float h) => (y) { y = Clip(x, , h) }"))
     assert names(graph.ancestors(known["y"])) == "h x y"

@@ -37,8 +37,9 @@ def test_layout_and_sizes(shape, layout, sizes):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([], r"^m: has 0 inputs \(\); only models whose one input"),
-        ([["b", 3, 8, 8], ["b", 5]], r"^m: has 2 inputs \(x0, x1\)"),
+        ([], r"^m: none of its inputs \(\) can take the picture"),
+        ([["b", 7], ["b", 5]], r"^m: none of its inputs \('x0' .*, 'x1' .*--input"),
+        ([["b", 3, 8, 8], ["b", 1, 8, 8]], r"^m: 2 of its inputs \('x0' .*, 'x1' .*--input"),
         ([["b", 5]], r"input 'x0' has shape \[b,5\]; a batch of images has 4 axes"),
         ([None], "input 'x0' has shape None"),
         ([["b", 7, 8, 8]], "neither 1, 3 nor 4 channels at axis 1 or axis 3; fix its channel"),
@@ -48,6 +49,58 @@ def test_layout_and_sizes(shape, layout, sizes):
 def test_refusals(shapes, message):
     with pytest.raises(InputShapeError, match=message):
         find(graph(*shapes), "m")
+
+
+class TestSeveralInputs:
+    def test_the_only_batch_of_images(self):
+        found = find(graph(["b", 4], ["b", 3, 8, 9], [1]), "m")
+        assert found.value.name == "x1"
+        assert [value.name for value in found.beside] == ["x0", "x2"]
+
+    def test_by_name(self):
+        found = find(graph(["b", 3, 8, 9], ["b", 8, 9, 1]), "m", "x1")
+        assert (found.value.name, found.layout, found.channels) == ("x1", "NHWC", 1)
+        assert [value.name for value in found.beside] == ["x0"]
+
+    @pytest.mark.parametrize(
+        ("wanted", "message"),
+        [
+            ("x2", r"^m: has no input 'x2'; its inputs are 'x0' \[b,3,8,8\], 'x1' \[b,5\]$"),
+            ("x1", r"input 'x1' has shape \[b,5\]; a batch of images has 4 axes"),
+        ],
+    )
+    def test_refusals(self, wanted, message):
+        with pytest.raises(InputShapeError, match=message):
+            find(graph(["b", 3, 8, 8], ["b", 5]), "m", wanted)
+
+    def test_what_all_of_them_are_fed(self):
+        """Sizes of one name are the same; a free one of a name that the image hasn't is 1."""
+        image = find(graph(["b", 3, "h", 9], ["b", "h", "x"], [2]), "m")
+        feed = image.feed(2, (30, 40))
+        assert {name: array.shape for name, array in feed.items()} == {
+            "x0": (2, 3, 30, 9),
+            "x1": (2, 30, 1),
+            "x2": (2,),
+        }
+        assert {array.dtype for array in feed.values()} == {np.dtype(np.float32)}
+        again = image.feed(2, (30, 40))
+        other = image.feed(2, (30, 40), seed=1)
+        for name, array in feed.items():
+            np.testing.assert_array_equal(array, again[name])
+            assert not np.array_equal(array, other[name])
+
+    def test_other_types(self):
+        model = graph(["b", 3, 8, 8])
+        kinds = {"flag": ir.DataType.BOOL, "ids": ir.DataType.INT64, "half": ir.DataType.FLOAT16}
+        for name, kind in kinds.items():
+            value = ir.Value(name=name, shape=ir.Shape(["b", 4]), type=ir.TensorType(kind))
+            model.inputs.append(value)
+        feed = find(model, "m").feed(2, (8, 8))
+        assert {name: feed[name].dtype for name in kinds} == {
+            "flag": np.dtype(bool),
+            "ids": np.dtype(np.int64),
+            "half": np.dtype(np.float16),
+        }
 
 
 class TestNoise:

@@ -19,7 +19,8 @@ RESERVED = {
     "exporters": {"exporters", "xai_onnx.cli"},
     "onnx": {"exporters", "xai_onnx.cli"},
     "onnx_ir": {"exporters", "xai_onnx.cli"},
-    "torch": set(),
+    "torch": {"exporters.torch_model"},
+    "onnxscript": {"exporters.torch_model"},
     "numba": {"xai_onnx.lime"},
     "skimage": {"xai_onnx.lime"},
 }

@@ -9,7 +9,9 @@ from xai_onnx.recipe import parse
 
 MANIFEST = Manifest(
     method="gradcam",
-    target_layer="/features/conv/Relu_output_0",
+    target_layers=("/features/conv/Relu_output_0",),
+    target_modules=("features.conv",),
+    score_at="logits",
     score="logits",
     score_output="probabilities",
     output_activation="softmax",
@@ -17,14 +19,28 @@ MANIFEST = Manifest(
     top_k=None,
     input="image",
     class_index="class_index",
-    activations="activations",
+    cotangent=None,
+    extra_inputs={"mask": "mask_2"},
+    activations=("activations",),
     cam="cam",
+    attribution=None,
     saliency_map="saliency_map",
     num_classes=2,
     labels=("caffè", "茶"),
     preprocess=parse("torchvision", "NCHW", 224, 224),
     source_sha256="0" * 64,
     exporter_version="0.1.0",
+)
+
+ATTRIBUTION = replace(
+    MANIFEST,
+    method="integrated-gradients",
+    target_layers=(),
+    target_modules=(),
+    activations=(),
+    cam=None,
+    attribution="attribution",
+    extra_inputs={"steps": "steps", "baseline": "baseline_2"},
 )
 
 
@@ -39,6 +55,14 @@ def read(data):
         MANIFEST,
         replace(MANIFEST, labels=(), preprocess=None, saliency_map=None, output_activation=None),
         replace(MANIFEST, targets="predicted", top_k=3, class_index=None),
+        replace(MANIFEST, targets="cotangent", class_index=None, cotangent="cotangent"),
+        replace(
+            MANIFEST,
+            target_layers=("a", "b"),
+            target_modules=("", "b"),
+            activations=("activations", "activations_2"),
+        ),
+        ATTRIBUTION,
     ],
 )
 def test_round_trip(manifest):
@@ -97,7 +121,7 @@ def test_an_unknown_field_is_named():
     "name", [field.name for field in fields(Manifest) if field.name != "preprocess"]
 )
 def test_a_field_of_another_type_is_named(name):
-    wrong = {**json.loads(MANIFEST.to_json()), name: {"neither": "text nor number"}}
+    wrong = {**json.loads(MANIFEST.to_json()), name: {"neither": ["text", "nor", "number"]}}
     with pytest.raises(ManifestError, match=f"the manifest's {name} are not of the type"):
         read(wrong)
 
@@ -106,6 +130,75 @@ def test_a_field_of_another_type_is_named(name):
 def test_labels_are_a_list_of_text(labels):
     with pytest.raises(ManifestError, match="labels are not of the type"):
         read({**json.loads(MANIFEST.to_json()), "labels": labels})
+
+
+@pytest.mark.parametrize("layers", ["features", [1], [None], {"a": "b"}])
+def test_target_layers_are_a_list_of_text(layers):
+    with pytest.raises(ManifestError, match="target_layers are not of the type"):
+        read({**json.loads(MANIFEST.to_json()), "target_layers": layers})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_classes": 0, "labels": ()},
+        {"targets": "all"},
+        {"targets": "predicted"},
+        {"targets": "predicted", "top_k": 1},
+        {"targets": "cotangent"},
+        {"class_index": None},
+        {"cotangent": "cotangent"},
+        {"top_k": 1},
+    ],
+    ids=str,
+)
+def test_targets_that_contradict_each_other(changes):
+    with pytest.raises(ManifestError, match="contradicts itself: num_classes, targets"):
+        read(replace(MANIFEST, **changes).to_json())
+
+
+@pytest.mark.parametrize(
+    ("manifest", "changes"),
+    [
+        (MANIFEST, {"cam": None}),
+        (MANIFEST, {"attribution": "attribution"}),
+        (MANIFEST, {"cam": None, "attribution": "attribution"}),
+        (MANIFEST, {"activations": ()}),
+        (MANIFEST, {"target_modules": ()}),
+        (MANIFEST, {"target_layers": ("a", "b"), "target_modules": ("", "")}),
+        (MANIFEST, {"target_layers": (), "target_modules": (), "activations": ()}),
+        (ATTRIBUTION, {"attribution": None}),
+        (ATTRIBUTION, {"cam": "cam"}),
+        (ATTRIBUTION, {"attribution": None, "cam": "cam"}),
+    ],
+    ids=str,
+)
+def test_outputs_that_contradict_each_other(manifest, changes):
+    with pytest.raises(ManifestError, match="contradicts itself: cam, attribution, target_layers"):
+        read(replace(manifest, **changes).to_json())
+
+
+def test_the_map_is_that_of_the_method():
+    assert (MANIFEST.map, ATTRIBUTION.map) == ("cam", "attribution")
+
+
+INPUTS = ("image", "class_index", "mask_2", "steps", "baseline_2")
+OUTPUTS = ("probabilities", "activations", "cam", "attribution", "saliency_map")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "lacking"),
+    [
+        *((MANIFEST, name) for name in ("image", "class_index")),
+        *((MANIFEST, name) for name in ("probabilities", "activations", "cam", "saliency_map")),
+        *((ATTRIBUTION, name) for name in ("steps", "baseline_2", "attribution")),
+    ],
+)
+def test_names_that_the_file_lacks(manifest, lacking):
+    manifest.check_names(INPUTS, OUTPUTS, "m.onnx")
+    kind = "input" if lacking in INPUTS else "output"
+    with pytest.raises(ManifestError, match=f"names the {kind} '{lacking}', which the file"):
+        manifest.check_names(set(INPUTS) - {lacking}, set(OUTPUTS) - {lacking}, "m.onnx")
 
 
 def test_labels_are_as_many_as_classes():

@@ -185,7 +185,7 @@ class TestTargets:
         assert sum(e.probability for e in found) == pytest.approx(1)
         assert [e.label for e in found] == list(LABELS)
         assert [e.method for e in found] == ["gradcam"] * CLASSES
-        assert {e.target_layer for e in found} == {"features"}
+        assert {e.target_layers for e in found} == {("features",)}
         assert found[0].cam.shape == FEATURES[1:]
 
     @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_gradient_and_cam_are_torchs(
     (cam,) = session.run(["cam"], {"image": images.numpy(), "class_index": CLASSES})
     activations, gradient = emitted_gradient(path, value, images.numpy(), CLASSES)
 
-    assert manifest.target_layer == value
+    assert manifest.target_layers == (value,)
     for k, (torch_activations, torch_gradient) in enumerate(expected):
         assert relative_error(activations, torch_activations) <= TOLERANCE
         assert relative_error(gradient[k], torch_gradient) <= TOLERANCE
@@ -88,7 +88,7 @@ def test_the_found_layer_is_a_late_feature_map(
     path = exported(name, dynamo)
     net, images = small_nets.build(name), small_nets.images(2)
     usual, _ = small_nets.activations_and_gradient(net, images, torch.tensor([0, 1]))
-    found = exporters.export_gradcam(path, tmp_path / "found.onnx").target_layer
+    found = exporters.export_gradcam(path, tmp_path / "found.onnx").target_layers[0]
     named = small_nets.onnx_value(path, images, usual)
     order = small_nets.value_names(path)
     assert order.index(found) >= order.index(named)
@@ -104,12 +104,12 @@ def test_bundled_model_against_torch(
     assert recipe is not None
     images = prepare(photo[name], recipe).tensor[None]
     classes = np.array([[967, 560, 3]])
-    activations, gradient = emitted_gradient(lite0, manifest.target_layer, images, classes)
+    activations, gradient = emitted_gradient(lite0, manifest.target_layers[0], images, classes)
     explanations = model.explain(images, classes, preprocessed=True)
     cam = np.stack([[item.cam for item in row] for row in explanations])
     for k in range(3):
         torch_activations, torch_gradient = torch_oracle.activations_and_gradient(
-            lite0, manifest.target_layer, manifest.score, images, classes[:, k]
+            lite0, manifest.target_layers[0], manifest.score, images, classes[:, k]
         )
         assert relative_error(activations, torch_activations) <= TOLERANCE
         assert relative_error(gradient[k], torch_gradient) <= TOLERANCE

@@ -27,7 +27,8 @@ def explanation(image, box=None, saliency_map=None, **changes):
         "score": 12.345,
         "probability": 0.5,
         "method": "gradcam",
-        "target_layer": "relu",
+        "target_layers": ("relu",),
+        "attribution": None,
         "cam": saliency_map[::4, ::4],
         "saliency_map": saliency_map,
         "image": image,
@@ -213,13 +214,27 @@ class TestPicture:
     def test_long_names_are_shortened_to_their_column(self, written):
         name = "a very long\nname of a class " * 400
         layer = "/backbone/" * 100
-        figure = render.picture([explanation(grey(336, 336), label=name, target_layer=layer)])
+        figure = render.picture([explanation(grey(336, 336), label=name, target_layers=(layer,))])
         shortened = [text for text in written if text.endswith("…")]
         assert [text[:20] for text in shortened] == ["a very long name of ", "Grad-CAM at /backbon"]
         font = render._font(render.TITLE_SIZE)
         assert 300 < font.getlength(shortened[0]) <= 336
         margin = figure[render.MARGIN + 336 :, -render.MARGIN + 1 :]
         assert (margin == 255).all()
+
+    def test_attributions(self, written):
+        photo, values = grey(48, 48), np.ones((3, 24, 24), np.float32)
+        fields = {"cam": None, "attribution": values, "target_layers": ()}
+        figure = render.picture([explanation(photo, method="smoothgrad", **fields)])
+        assert "SmoothGrad, the brightest 1 % alike" in written
+        alone = replace(explanation(photo, **fields), saliency_map=np.zeros((24, 24), np.float32))
+        render.picture([alone])
+        assert any("the same everywhere" in text for text in written)
+        assert figure.ndim == 3
+
+    def test_several_layers(self, written):
+        render.picture([explanation(grey(48, 48), target_layers=("a", "b"))])
+        assert "Grad-CAM at a, b" in written
 
     def test_refusals(self):
         photo = grey(20, 20)
@@ -228,7 +243,7 @@ class TestPicture:
             [],
             [one, explanation(photo.copy())],
             [one, explanation(photo, method="other")],
-            [one, explanation(photo, target_layer="other")],
+            [one, explanation(photo, target_layers=("other",))],
             [one, explanation(photo, box=(0, 0, 10, 10))],
         ):
             with pytest.raises(ValueError, match="explanations of one picture, by one method"):

@@ -11,7 +11,7 @@ from reference import min_max, resize_bilinear, saliency_map
 from exporters import saliency
 from exporters.builder import Ops
 from exporters.probe import FREE
-from xai_onnx.cam import scaled
+from xai_onnx.one_run import scaled
 
 # (h, w), (H, W): up, down, both, one row, one column, one position, rows that don't divide
 SIZES = [

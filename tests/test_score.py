@@ -67,7 +67,9 @@ class TestEndings:
         assert (score.value.name, score.activation) == ("scores", "softmax")
 
     def test_an_unknown_wish(self):
-        with pytest.raises(ScoreError, match="score 'best' is none of logits, output"):
+        with pytest.raises(
+            ScoreError, match=r"score 'best' is neither a kind of score .logits, output, seg.* nor"
+        ):
             Classifier(tiny_net(), score_at="best")
 
     def test_reshaping_behind_the_activation_is_stepped_over(self):
@@ -132,7 +134,7 @@ class TestWhichOutput:
         model = ended(last="features", shape=["batch", 16, 8, 8])
         with pytest.raises(
             ScoreError,
-            match=r"^the model: no output .* 'features' \[batch, 16, 8, 8\]; export .* its head",
+            match=r"^the model: no output .* 'features' \[batch, 16, 8, 8\]; name one with --score",
         ):
             Classifier(model)
 

@@ -5,10 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from other_nets import channels_last_net, vision_transformer
 from tiny_net import finished, tiny_net, weights
 
+import exporters
 from exporters.classifier import Classifier
-from exporters.target_layer import is_feature_map
 from xai_onnx.errors import TargetLayerError
 
 
@@ -91,25 +92,25 @@ def many_dense():
 
 class TestFinding:
     def test_the_last_feature_map(self):
-        found = Classifier(tiny_net()).target_layer()
+        found = Classifier(tiny_net()).target_layers()[0]
         assert found.value.name == "features"
         assert found.shape == ("batch", 16, 8, 8)
         assert found.missing is None
-        assert found.text == "'features' [batch, 16, 8, 8]"
+        assert found.map.text == "'features' [batch, 16, 8, 8]"
 
     def test_maps_of_class_scores_are_passed_over(self):
         found = Classifier(squeezenet())
-        assert found.target_layer().value.name == "d"
+        assert found.target_layers()[0].value.name == "d"
         assert [c.value.name for c in found.candidates()] == ["c1", "r1", "c2", "r2", "d"]
 
     def test_a_branch_is_no_candidate(self):
         found = Classifier(two_ways())
         assert [c.value.name for c in found.candidates()] == ["c1", "r1", "sum", "features"]
-        assert found.target_layer().value.name == "features"
+        assert found.target_layers()[0].value.name == "features"
 
     def test_a_map_before_an_operator_without_rule_is_passed_over(self):
         """Where a later map can be differentiated, that is taken."""
-        normed = helper.make_node("Hardmax", ["early2"], ["normed"], "norm", axis=1)
+        normed = helper.make_node("RandomUniformLike", ["early2"], ["normed"], "norm")
         model = tiny_net()
         (conv2,) = [n for n in model.graph.node if n.name == "conv2"]
         place = list(model.graph.node).index(conv2)
@@ -120,18 +121,18 @@ class TestFinding:
         model.graph.node.extend(nodes)
         found = Classifier(model)
         missing = {c.value.name: c.missing and c.missing.op_type for c in found.candidates()}
-        assert missing["early"] == missing["early2"] == "Hardmax"
+        assert missing["early"] == missing["early2"] == "RandomUniformLike"
         assert missing["normed"] is None
-        assert found.target_layer().value.name == "features"
-        assert found.operators_without_rule() == ["Hardmax"]
+        assert found.target_layers()[0].value.name == "features"
+        assert found.operators_without_rule() == ["RandomUniformLike"]
 
     def test_where_no_map_can_be_differentiated_the_last_is_named(self):
-        tail = [helper.make_node("Hardmax", ["features"], ["mid"], "norm", axis=1)]
+        tail = [helper.make_node("RandomUniformLike", ["features"], ["mid"], "norm")]
         tail.append(helper.make_node("GlobalAveragePool", ["mid"], ["narrow"]))
-        tail.append(helper.make_node("Hardmax", ["narrow"], ["tail"], "odd", axis=1))
+        tail.append(helper.make_node("RandomUniformLike", ["narrow"], ["tail"], "odd"))
         model = tiny_net(tail=tail)
         found = Classifier(model)
-        chosen = found.target_layer()
+        chosen = found.target_layers()[0]
         assert chosen.value.name in {"features", "mid"}
         assert chosen.missing is not None
 
@@ -140,17 +141,17 @@ class TestFinding:
             TargetLayerError,
             match=r"'r1' \[batch, 8, 16, 16\], has less than half .* e\.g\. one of 'c1' .*'r1'",
         ):
-            Classifier(many_dense()).target_layer()
+            Classifier(many_dense()).target_layers()
 
     def test_named_it_is_taken_all_the_same(self):
-        assert Classifier(many_dense()).target_layer("r1").value.name == "r1"
+        assert Classifier(many_dense()).target_layers("r1")[0].value.name == "r1"
 
     def test_no_map_at_all(self):
         rng = np.random.default_rng(0)
         nodes = [node("Flatten", ["image"], "flat"), node("Gemm", ["flat", "w"], "scores")]
         model = net(nodes, {"w": weights((768, 5), 768, rng)})
-        with pytest.raises(TargetLayerError, match=r"no feature map .* with --target-layer"):
-            Classifier(model).target_layer()
+        with pytest.raises(TargetLayerError, match=r"no feature map.* with --target-layer"):
+            Classifier(model).target_layers()
 
     def test_no_weights_at_all(self):
         """Scores that are means of maps: nothing is upstream of anything."""
@@ -160,19 +161,144 @@ class TestFinding:
             node("Flatten", ["pooled"], "scores"),
         ]
         with pytest.raises(TargetLayerError, match="no feature map"):
-            Classifier(net(nodes, {}, classes=6)).target_layer()
+            Classifier(net(nodes, {}, classes=6)).target_layers()
+
+
+def found_in(model):
+    (layer,) = Classifier(model).target_layers()
+    return layer.value.name, layer.map.layout
+
+
+class TestOtherLayouts:
+    def test_tokens_with_a_class_token_as_the_last_attention_reads_them(self):
+        """Behind it only the class token counts, which is no position."""
+        assert found_in(vision_transformer()) == ("norm1", "NLC")
+        assert found_in(vision_transformer(blocks=3)) == ("norm2", "NLC")
+
+    def test_tokens_without_one_as_they_are(self):
+        assert found_in(vision_transformer(class_token=False)) == ("block2", "NLC")
+
+    def test_without_a_normalisation_the_last_sum_that_counts(self):
+        model = vision_transformer()
+        for item in model.graph.node:
+            if item.op_type == "LayerNormalization":
+                item.op_type = "Identity"
+                del item.input[1], item.attribute[:]
+        assert found_in(model) == ("block1", "NLC")
+
+    def test_channels_last(self):
+        assert found_in(channels_last_net()) == ("maps", "NHWC")
+
+    def test_a_fixed_batch(self):
+        assert found_in(tiny_net(batch=4)) == ("features", "NCHW")
+
+    @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+    def test_a_free_size(self, layout):
+        assert found_in(tiny_net(size="side", layout=layout)) == ("features", "NCHW")
+
+
+def pooled_to(height, width):
+    """An adaptive pooling of the 8 x 8 map: two matrices of weights that average."""
+    means = {}
+    for name, size in (("rows", height), ("columns", width)):
+        means[name] = np.zeros((size, 8), np.float32)
+        for i in range(size):
+            start, end = i * 8 // size, -(-(i + 1) * 8 // size)
+            means[name][i, start:end] = 1 / (end - start)
+    means["columns"] = means["columns"].T
+    nodes = [
+        node("MatMul", ["rows", "features"], "high"),
+        node("MatMul", ["high", "columns"], "tail"),
+    ]
+    return tiny_net(tail=nodes, arrays=means)
+
+
+class TestAveragedMaps:
+    @pytest.mark.parametrize("size", [(4, 4), (7, 7), (12, 12), (5, 6)])
+    def test_an_adaptive_pooling_is_passed_over(self, size):
+        """Whether it makes the map smaller or larger: nothing is learnt there."""
+        names = [layer.value.name for layer in Classifier(pooled_to(*size)).candidates()]
+        assert names == ["c1", "early", "c2", "features"]
+
+    def test_a_resize_is_passed_over(self):
+        large = node("Resize", ["features", "", "scales"], "tail", mode="linear")
+        scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+        assert found_in(tiny_net(tail=[large], arrays=scales))[0] == "features"
+
+    def test_a_pooling_with_a_filter_behind_it_is_not(self):
+        nodes = [
+            node("AveragePool", ["features"], "small", kernel_shape=[2, 2], strides=[2, 2]),
+            conv("small", "w4", "c4"),
+            node("Relu", ["c4"], "tail"),
+        ]
+        assert found_in(tiny_net(tail=nodes, arrays={"w4": filters(16, 16)}))[0] == "tail"
+
+    def test_a_filter_of_weights_that_are_not_all_positive_is_not(self):
+        model = pooled_to(4, 4)
+        for tensor in model.graph.initializer:
+            if tensor.name == "rows":
+                array = numpy_helper.to_array(tensor) - np.float32(0.1)
+                tensor.CopyFrom(numpy_helper.from_array(array, "rows"))
+        assert Classifier(model).candidates()[-1].value.name == "tail"
+
+    def test_it_may_be_named(self):
+        (layer,) = Classifier(pooled_to(4, 4)).target_layers("tail")
+        assert layer.shape == ("batch", 16, 4, 4)
+
+
+def test_a_score_behind_a_step_has_no_gradient_anywhere(tmp_path):
+    model = tiny_net()
+    (pooling,) = [n for n in model.graph.node if n.op_type == "GlobalAveragePool"]
+    rounded = node("Round", ["pooled"], "whole")
+    (flatten,) = [n for n in model.graph.node if n.op_type == "Flatten"]
+    flatten.input[0] = "whole"
+    model.graph.node.insert(list(model.graph.node).index(pooling) + 1, rounded)
+    with pytest.raises(TargetLayerError, match=r"doesn't change with 'features'.*Round"):
+        exporters.export_gradcam(model, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class TestSeveral:
+    def test_in_the_order_of_the_caller(self):
+        layers = Classifier(tiny_net()).target_layers(["features", "early"])
+        assert [layer.value.name for layer in layers] == ["features", "early"]
+
+    @pytest.mark.parametrize("names", [[], ["early", "early"]])
+    def test_each_once_and_one_at_least(self, names):
+        with pytest.raises(TargetLayerError, match="name each layer once, and one at least"):
+            Classifier(tiny_net()).target_layers(names)
 
 
 class TestNames:
+    def test_a_map_of_other_proportions_may_be_named(self):
+        """[B, 16, 1, 64] is no map of a square image, unless one says so."""
+        model = tiny_net(arrays={"row": np.array([0, 16, 1, 64])})
+        nodes = list(model.graph.node)
+        place = [n.name for n in nodes].index("relu2") + 1
+        nodes[place].input[0] = "line"
+        del model.graph.node[:]
+        reshaped = node("Reshape", ["features", "row"], "line")
+        model.graph.node.extend([*nodes[:place], reshaped, *nodes[place:]])
+        found = Classifier(model)
+        assert "line" not in {c.value.name for c in found.candidates()}
+        assert found.target_layers("line")[0].shape == ("batch", 16, 1, 64)
+
+    def test_suggestions_are_given_once(self):
+        model = tiny_net()
+        for item in model.graph.node:
+            item.name = item.output[0]
+        with pytest.raises(TargetLayerError, match=r"did you mean 'features'\? see"):
+            Classifier(model).target_layers("featuers")
+
     @pytest.mark.parametrize(
         ("name", "value"),
         [("early", "early"), ("c1", "c1"), ("relu1", "early"), ("conv2", "c2")],
     )
     def test_values_and_nodes(self, name, value):
-        assert Classifier(tiny_net()).target_layer(name).value.name == value
+        assert Classifier(tiny_net()).target_layers(name)[0].value.name == value
 
     def test_a_branch_may_be_named(self):
-        assert Classifier(two_ways()).target_layer("left").value.name == "left"
+        assert Classifier(two_ways()).target_layers("left")[0].value.name == "left"
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -190,52 +316,11 @@ class TestNames:
         model = tiny_net("Softmax")
         model.graph.node.append(helper.make_node("Neg", ["features"], ["side"]))
         with pytest.raises(TargetLayerError, match=message):
-            Classifier(model).target_layer(name)
+            Classifier(model).target_layers(name)[0]
 
     def test_an_operator_without_rule_behind_it_is_noted(self):
-        tail = [helper.make_node("Hardmax", ["features"], ["tail"], "norm", axis=1)]
+        tail = [helper.make_node("RandomUniformLike", ["features"], ["tail"], "norm")]
         model = tiny_net(tail=tail)
         found = Classifier(model)
-        assert found.target_layer("features").missing.name == "norm"
-        assert found.target_layer("tail").missing is None
-
-
-@pytest.mark.parametrize(
-    ("shape", "is_one"),
-    [
-        (("batch", 16, 8, 8), True),
-        (("batch", 16, "free", "free"), True),
-        (("batch", 16, 1, 8), True),
-        (("batch", 16, 7, 8), True),
-        (("batch", 200, 3, 24), True),
-        (("batch", 7, 7, 768), False),
-        (("batch", 8, 8, 16), False),
-        (("batch", 16, 8, "free"), False),
-        (("batch", 16, 1, 1), False),
-        (("batch", 1, 8, 8), False),
-        (("batch", "free", 8, 8), False),
-        (("batch", 16), False),
-        (("batch", 49, 192), False),
-    ],
-)
-def test_what_a_feature_map_is(shape, is_one):
-    image = Classifier(tiny_net()).image
-    assert (image.height, image.width) == (32, 32)
-    assert is_feature_map(shape, image) is is_one
-
-
-def test_maps_with_channels_last_are_refused(tmp_path):
-    """[B, 8, 8, 16] is no [B, C, h, w], whatever the number of its axes."""
-    axes = {"axes": np.array([1, 2])}
-    model = tiny_net(arrays=axes)
-    nodes = {item.output[0]: item for item in model.graph.node}
-    turned = node("Transpose", ["features"], "last", "turn", perm=[0, 2, 3, 1])
-    mean = node("ReduceMean", ["last", "axes"], "flat", "mean", keepdims=0)
-    before = list(model.graph.node)[: list(model.graph.node).index(nodes["features"]) + 1]
-    head = nodes["logits"]
-    del model.graph.node[:]
-    model.graph.node.extend([*before, turned, mean, head])
-    found = Classifier(model)
-    assert found.target_layer().value.name == "features"
-    with pytest.raises(TargetLayerError, match=r"has shape \[batch, 8, 8, 16\]; it must be"):
-        found.target_layer("last")
+        assert found.target_layers("features")[0].missing.name == "norm"
+        assert found.target_layers("tail")[0].missing is None

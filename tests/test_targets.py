@@ -4,19 +4,32 @@ import numpy as np
 import pytest
 
 from xai_onnx.errors import TargetError
-from xai_onnx.targets import class_rows, several
+from xai_onnx.targets import class_rows, none, rows, several
 
 LABELS = ("crane", "owl", "crane", "kite")
-NAMED = SimpleNamespace(class_index="class_index", top_k=None, num_classes=4, labels=LABELS)
-UNNAMED = SimpleNamespace(class_index="class_index", top_k=None, num_classes=4, labels=())
+
+
+def taking(class_index="class_index", cotangent=None, top_k=None, labels=LABELS):
+    return SimpleNamespace(
+        class_index=class_index,
+        cotangent=cotangent,
+        top_k=top_k,
+        num_classes=4,
+        labels=labels,
+        targets="class_index",
+    )
+
+
+NAMED, UNNAMED = taking(), taking(labels=())
+WEIGHED = taking(class_index=None, cotangent="cotangent")
 
 
 def chosen_by_the_file(top_k):
-    return SimpleNamespace(class_index=None, top_k=top_k, num_classes=4, labels=LABELS)
+    return taking(class_index=None, top_k=top_k)
 
 
 @pytest.mark.parametrize(
-    ("target", "rows"),
+    ("target", "expected"),
     [
         (None, [[-1], [-1]]),
         (-1, [[-1], [-1]]),
@@ -32,11 +45,12 @@ def chosen_by_the_file(top_k):
         (range(2), [[0, 1], [0, 1]]),
     ],
 )
-def test_rows(target, rows):
-    found = class_rows(NAMED, target, 2)
+def test_rows(target, expected):
+    found = rows(NAMED, target, 2)
+    np.testing.assert_array_equal(found, class_rows(NAMED, target, 2))
     assert found.dtype == np.int64
-    assert found.shape == np.shape(rows)
-    assert found.tolist() == rows
+    assert found.shape == np.shape(expected)
+    assert found.tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -97,3 +111,41 @@ def test_a_label_in_a_file_without_labels():
         TargetError, match=r"holds no labels.*give an index, or export it with labels"
     ):
         class_rows(UNNAMED, "owl", 1)
+
+
+def test_weights_of_the_scores():
+    weights = np.arange(8, dtype=np.float64).reshape(2, 4)
+    for_all = rows(WEIGHED, weights, 3)
+    assert for_all.dtype == np.float32
+    np.testing.assert_array_equal(for_all, np.stack([weights] * 3))
+    each = np.random.default_rng(0).random((3, 2, 4))
+    np.testing.assert_array_equal(rows(WEIGHED, each, 3), each.astype(np.float32))
+    assert several(WEIGHED, weights)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (None, r"takes cotangents.*\[K, 4\] or \[3, K, 4\], not \[0\]"),
+        (2, r"not \[\]"),
+        ([[1.0, 2.0]], r"not \[3, 1, 2\]"),
+        (np.zeros((2, 1, 4)), r"not \[2, 1, 4\]"),
+        ([[1.0, 2.0, np.nan, 4.0]], "NaN or infinity"),
+    ],
+)
+def test_weights_that_do_not_fit(target, message):
+    with pytest.raises(TargetError, match=message):
+        rows(WEIGHED, target, 3)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "shapes"),
+    [
+        (None, {}),
+        (NAMED, {"class_index": (3, 0)}),
+        (WEIGHED, {"cotangent": (3, 0, 4)}),
+        (chosen_by_the_file(2), {}),
+    ],
+)
+def test_explaining_nothing(manifest, shapes):
+    assert {name: array.shape for name, array in none(manifest, 3).items()} == shapes

@@ -1,14 +1,27 @@
 """What `verify` must notice: each kind of damage, made on purpose, fails the check meant for it."""
 
+import json
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
+from other_nets import channels_last_net, vision_transformer
 from tiny_net import saved, tiny_net
 
 import exporters
-from exporters.verify import CHECKS, HALF, SALIENCY, Check, verify
+from exporters.attributions import ATTRIBUTION_METHODS
+from exporters.cams import CAM_METHODS
+from exporters.cotangent import scaled
+from exporters.verify import CHECKS, Check, verify
+from exporters.verify.bench import HALF
+from exporters.verify.checks import MAP, SALIENCY
+from exporters.vjp_rules import VJP_RULES
 from xai_onnx.errors import ManifestError, ModelFileError
+from xai_onnx.manifest import METADATA_KEY
 
 
 def failed(explained, original):
@@ -76,7 +89,7 @@ def test_good_files_pass(export, tmp_path, ending, options):
     assert len(done) == len(checks) == len(CHECKS)
     assert checks[0].detail == "bit-identical"
     left_out = "the file was made without it"
-    assert (checks[2].detail == left_out) == (options.get("saliency_map") is False)
+    assert (checks[3].detail == left_out) == (options.get("saliency_map") is False)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +222,7 @@ def test_the_files_of_two_models(tiny, tmp_path):
             names[:] = ["others" if name == "features" else name for name in names]
     explained = tmp_path / "other.onnx"
     exporters.export_gradcam(other, explained)
-    with pytest.raises(ModelFileError, match=r"was made from another model.* others"):
+    with pytest.raises(ModelFileError, match=r"was made from another model.* no layer 'others'"):
         verify(explained, tiny)
 
 
@@ -234,3 +247,250 @@ def test_float16_is_held_to_float16(export, tmp_path):
     wrong = onnx.load(explained)
     scale_output(wrong, "cam", 1.01)
     assert failed(saved(wrong, tmp_path / "wrong.onnx"), plain) == {"cam"}
+
+
+ATTRIBUTIONS = pytest.mark.parametrize("method", ATTRIBUTION_METHODS)
+CAMS = pytest.mark.parametrize("method", CAM_METHODS)
+
+
+@pytest.fixture
+def attribute(tmp_path):
+    """Export an attribution: ``attribute(plain, method="saliency")``."""
+
+    def write(plain, **options):
+        path = tmp_path / "attributed.onnx"
+        exporters.export_attribution(plain, path, **options)
+        return str(path)
+
+    return write
+
+
+def rewritten(path, folder, change):
+    """A copy of the file after ``change(model)``."""
+    model = onnx.load(path)
+    change(model)
+    return saved(model, folder / "rewritten.onnx")
+
+
+def say_method(name):
+    """The manifest says another method than the file holds."""
+
+    def change(model):
+        (entry,) = [entry for entry in model.metadata_props if entry.key == METADATA_KEY]
+        entry.value = json.dumps({**json.loads(entry.value), "method": name})
+
+    return change
+
+
+def body(model):
+    """The graph that computes the gradient: the body of the Loop, if there is one."""
+    inner = [a.g for node in model.graph.node for a in node.attribute if a.HasField("g")]
+    return inner[0] if inner else model.graph
+
+
+class TestEveryMethod:
+    @ATTRIBUTIONS
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"targets": "predicted", "top_k": 2},
+            {"targets": "cotangent"},
+            {"score": "output"},
+            {"saliency_map": False},
+        ],
+        ids=str,
+    )
+    def test_good_attributions_pass(self, attribute, tmp_path, method, options):
+        plain = saved(tiny_net("Softmax", gain=0.1), tmp_path / "plain.onnx")
+        checks = verify(attribute(plain, method=method, **options), plain)
+        assert [check for check in checks if not check.passed] == []
+        assert [check.name for check in checks] == [
+            *("original outputs", "gradient", "attribution", "saliency_map", "one by one")
+        ]
+        assert checks[0].detail == "bit-identical"
+
+    @ATTRIBUTIONS
+    @pytest.mark.parametrize(
+        "form",
+        [
+            {"layout": "NHWC"},
+            {"dtype": "float16"},
+            {"batch": 2},
+            pytest.param({"size": "s"}, marks=pytest.mark.slow),  # taken for 224
+        ],
+        ids=str,
+    )
+    def test_other_inputs_pass(self, attribute, tmp_path, method, form):
+        plain = saved(tiny_net(**form), tmp_path / "plain.onnx")
+        assert failed(attribute(plain, method=method), plain) == set()
+
+    @CAMS
+    @pytest.mark.parametrize(
+        ("net", "layers"),
+        [
+            (tiny_net, "features"),
+            (tiny_net, "early"),
+            (tiny_net, ["early", "features"]),
+            (channels_last_net, "last"),
+            (vision_transformer, "norm1"),
+            (vision_transformer, ["patches", "columns", "block1"]),
+        ],
+    )
+    def test_good_cams_pass(self, export, tmp_path, method, net, layers):
+        plain = saved(net(), tmp_path / "plain.onnx")
+        assert failed(export(plain, method=method, target_layer=layers), plain) == set()
+
+    @pytest.mark.parametrize("ending", [None, "Softmax"])
+    def test_good_cotangents_pass(self, export, tmp_path, ending):
+        plain = saved(tiny_net(ending, gain=0.1), tmp_path / "plain.onnx")
+        assert failed(export(plain, targets="cotangent"), plain) == set()
+
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    @pytest.mark.parametrize("targets", ["class_index", "cotangent"])
+    def test_other_scores_pass(self, export, attribute, tmp_path, dtype, targets):
+        plain = saved(tiny_net(dtype=dtype), tmp_path / "plain.onnx")
+        options = {"score": "embedding:flat", "targets": targets}
+        assert failed(export(plain, target_layer="early", **options), plain) == set()
+        assert failed(attribute(plain, method="smoothgrad", **options), plain) == set()
+
+
+class TestWrongRules:
+    """The gradient of verify is that of the rules: a wrong one is wrong in the file, too."""
+
+    @pytest.fixture
+    def spoil(self, monkeypatch):
+        """Make the gradient of an operator a hundredth too large."""
+
+        def change(op_type):
+            rule = VJP_RULES[op_type]
+
+            def wrong(site, cotangents):
+                found = rule.function(site, cotangents)
+                factor = site.op.constant(1.01, found[0].value.dtype or ir.DataType.FLOAT)
+                return [scaled(site.op, found[0], factor), *found[1:]]
+
+            monkeypatch.setitem(VJP_RULES, op_type, replace(rule, function=wrong))
+
+        return change
+
+    @CAMS
+    def test_cams(self, export, tmp_path, spoil, method):
+        spoil("Relu")
+        plain = saved(tiny_net(), tmp_path / "plain.onnx")
+        assert failed(export(plain, method=method, target_layer="early"), plain) == {"gradient"}
+
+    @ATTRIBUTIONS
+    def test_attributions(self, attribute, tmp_path, spoil, method):
+        spoil("Conv")
+        plain = saved(tiny_net(), tmp_path / "plain.onnx")
+        assert failed(attribute(plain, method=method), plain) == {"gradient"}
+
+    def test_of_one_layer_of_two(self, export, tmp_path, spoil):
+        """Behind the later one all is well."""
+        spoil("Conv")
+        plain = saved(tiny_net(), tmp_path / "plain.onnx")
+        assert failed(export(plain, target_layer="features"), plain) == set()
+        layers = ["early", "features"]
+        assert failed(export(plain, target_layer=layers), plain) == {"gradient"}
+
+
+class TestDamagedMaps:
+    @ATTRIBUTIONS
+    def test_an_attribution_that_is_off(self, attribute, tiny, tmp_path, method):
+        path = attribute(tiny, method=method)
+        wrong = rewritten(path, tmp_path, lambda m: scale_output(m, "attribution"))
+        assert failed(wrong, tiny) == {"attribution"}
+
+    @ATTRIBUTIONS
+    def test_its_saliency_map(self, attribute, tiny, tmp_path, method):
+        path = attribute(tiny, method=method)
+        wrong = rewritten(path, tmp_path, lambda m: scale_output(m, "saliency_map"))
+        assert failed(wrong, tiny) == {"saliency_map"}
+
+    @ATTRIBUTIONS
+    def test_a_gradient_of_other_weights(self, attribute, tiny, tmp_path, method):
+        def change(model):
+            graph = body(model)
+            (w3,) = [tensor for tensor in graph.initializer if tensor.name == "w3"]
+            other = numpy_helper.from_array(numpy_helper.to_array(w3) * np.float32(1.01), "other")
+            graph.initializer.append(other)
+            for node in graph.node:
+                if node.name.startswith("xai_onnx/"):
+                    node.input[:] = ["other" if name == "w3" else name for name in node.input]
+
+        wrong = rewritten(attribute(tiny, method=method), tmp_path, change)
+        assert failed(wrong, tiny) == {"attribution"}
+
+    def test_another_rule_for_the_integral(self, attribute, tiny, tmp_path):
+        """The right ends of the steps in place of their middles."""
+
+        def change(model):
+            halves = [
+                t for t in body(model).initializer if numpy_helper.to_array(t).tolist() == 0.5
+            ]
+            assert len(halves) == 1
+            content = np.zeros((), np.float32)
+            halves[0].CopyFrom(numpy_helper.from_array(content, halves[0].name))
+
+        wrong = rewritten(attribute(tiny, method="integrated-gradients"), tmp_path, change)
+        assert failed(wrong, tiny) == {"attribution"}
+
+    @pytest.mark.parametrize(
+        ("held", "said"), [*pairwise([*CAM_METHODS, "gradcam"]), ("layercam", "hirescam")]
+    )
+    def test_a_cam_of_another_method(self, export, tmp_path, held, said):
+        """At a layer of positive and negative numbers and gradients no two methods agree."""
+        net = tiny_net()
+        for node in net.graph.node:
+            if node.op_type == "Relu":
+                node.op_type = "Softplus"
+        plain = saved(net, tmp_path / "plain.onnx")
+        path = export(plain, method=held, target_layer="c1")
+        assert failed(path, plain) == set()
+        assert failed(rewritten(path, tmp_path, say_method(said)), plain) == {"cam"}
+
+    @pytest.mark.parametrize(
+        ("held", "said"),
+        [("saliency", "input-x-gradient"), ("input-x-gradient", "saliency")],
+    )
+    def test_an_attribution_of_another_method(self, attribute, tiny, tmp_path, held, said):
+        path = attribute(tiny, method=held)
+        assert failed(rewritten(path, tmp_path, say_method(said)), tiny) == {"attribution"}
+
+    @CAMS
+    @pytest.mark.parametrize("name", ["cam", "activations"])
+    def test_a_cam_or_its_activations(self, export, tiny, tmp_path, method, name):
+        path = export(tiny, method=method, target_layer="early")
+        wrong = rewritten(path, tmp_path, lambda m: scale_output(m, name))
+        scale_free = method == "xgradcam" and name == "activations"
+        assert "cam" in failed(wrong, tiny) or scale_free
+
+    def test_what_rounding_alone_makes_of_a_cam_is_tolerated(self, export, tmp_path):
+        """2 + G sum A nearly vanishes for a channel: there the formula itself has a pole."""
+        net = tiny_net()
+        for node in net.graph.node:
+            if node.op_type == "Relu":
+                node.op_type = "Softplus"
+        plain = saved(net, tmp_path / "plain.onnx")
+        checks = verify(export(plain, method="gradcam++", target_layer="c1"), plain)
+        (cam,) = [check for check in checks if check.name == "cam"]
+        assert cam.passed
+        assert cam.tolerance > MAP
+        assert "; rounding alone makes " in cam.detail
+
+    @pytest.mark.parametrize("name", ["cam", "activations_2"])
+    def test_one_layer_of_two(self, export, tiny, tmp_path, name):
+        path = export(tiny, target_layer=["early", "features"])
+        wrong = rewritten(path, tmp_path, lambda m: shift_output(m, name))
+        assert "cam" in failed(wrong, tiny)
+
+
+def shift_output(model, name):
+    """Turn the rows of the graph output `name` upside down; no scaling hides that."""
+    scale_output(model, name)
+    del model.graph.node[-1]
+    for content, at in (([-1], "last"), ([-(2**31)], "first"), ([2], "rows"), ([-1], "back")):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(content), at))
+    inputs = ["unscaled", "last", "first", "rows", "back"]
+    model.graph.node.append(helper.make_node("Slice", inputs, [name]))

@@ -63,8 +63,16 @@ def scalar(content: float) -> NDArray[np.float32]:
 
 
 IMAGE = (2, 3, 6, 5)
+BLOCKS = (2, 16, 6, 4)  # channels that ONNX Runtime keeps together
 FLOAT, DOUBLE = 1, 11  # of onnx.TensorProto
 INFINITY = float("inf")
+
+
+def around(bound: float) -> list[float]:
+    """The float32 below `bound`, itself, and the one above."""
+    single = np.float32(bound)
+    return [float(np.nextafter(single, np.float32(to))) for to in (-9, bound, 9)]
+
 
 # --- Pointwise --------------------------------------------------------------------------------
 
@@ -85,6 +93,8 @@ POINTWISE = {
     "CastLike": [
         Case("to double and back", "t = CastLike(x, d)  s = Sigmoid(t)  y = CastLike(s, f)", IMAGE,
              {"d": np.array(0.0), "f": scalar(0)}),
+        Case("a number to the type of the image", "t = CastLike(c, x)  y = Mul(x, t)", IMAGE,
+             {"c": np.array(2.0)}),
     ],
     "Add": [
         Case("one operand", "Add(x, c)", IMAGE, {"c": (3, 1, 1)}),
@@ -111,6 +121,15 @@ POINTWISE = {
     ],
     "Mul": [
         Case("by a number", "Mul(x, c)", IMAGE, {"c": scalar(-2)}),
+        Case("by its sigmoid", "s = Sigmoid(x)  y = Mul(x, s)", IMAGE),
+        Case("by its sigmoid, behind it", "s = Sigmoid(x)  y = Mul(s, x)", (2, 7)),
+        Case("by its sigmoid, which is read twice", "s = Sigmoid(x)  p = Mul(x, s)  y = Add(p, s)",
+             IMAGE),
+        Case("by its sigmoid, blocks of channels",
+             "c = Conv(x, w)  s = Sigmoid(c)  y = Mul(c, s)", BLOCKS, {"w": (16, 16, 1, 1)}),
+        Case("by a gate, blocks of channels",
+             "p = GlobalAveragePool(x)  c = Conv(p, w)  s = Sigmoid(c)  y = Mul(x, s)", BLOCKS,
+             {"w": (16, 16, 1, 1)}),
         Case("by channels", "Mul(c, x)", IMAGE, {"c": (3, 1, 1)}),
         Case("by rows", "Mul(x, c)", IMAGE, {"c": (6, 5)}),
         Case("by one map", "Mul(x, c)", IMAGE, {"c": (1, 1, 6, 5)}),
@@ -143,6 +162,18 @@ POINTWISE = {
         Case("classes", "Relu(x)", (2, 7)),
         Case("of free size", "Relu(x)", IMAGE, free=(2, 3)),
         Case("0 at 0", "Relu(x)", (1, 3), at=[-1, 0, 1], kink=[0, 0, 1]),
+        Case("blocks of channels", "Relu(x)", BLOCKS),
+        Case("blocks of channels, between convolutions",
+             "c = Conv(x, w)  r = Relu(c)  d = Conv(r, w)  s = Add(d, x)  y = Relu(s)", BLOCKS,
+             {"w": (16, 16, 1, 1)}),
+        Case("blocks of channels, behind a normalisation",
+             "n = BatchNormalization(x, s, s, s, v)  r = Relu(n)  y = Conv(r, w)", BLOCKS,
+             {"s": (16,), "v": np.linspace(0.5, 2, 16, dtype=np.float32), "w": (4, 16, 1, 1)}),
+        Case("blocks of channels, then averaged",
+             "r = Relu(x)  p = GlobalAveragePool(r)  f = Flatten(p)  y = Gemm(f, w)", BLOCKS,
+             {"w": (16, 4)}),
+        Case("blocks of channels, 0 at 0 and 1 at small numbers", "Relu(x)", (1, 16, 2, 1),
+             at=[0, 1e-37, -1e-37, 1e-4] * 8, kink=[0, 1, 0, 1] * 8),
     ],
     "LeakyRelu": [
         Case("default slope", "LeakyRelu(x)", IMAGE),
@@ -165,14 +196,34 @@ POINTWISE = {
              {"low": scalar(-1), "high": scalar(0.25)}),
         Case("bounds computed from constants", "low = Neg(high)  y = Clip(x, low, high)", IMAGE,
              {"high": scalar(0.75)}),
+        Case("bounds found at run time",
+             "m = ReduceMax<keepdims=0>(z)  l = Neg(m)  y = Clip(x, l, m)", IMAGE,
+             beside={"z": (2, 1)}),
+        Case("lower bound on path", "low = ReduceMean<keepdims=0>(x)  y = Clip(z, low, high)",
+             (2, 5), {"high": scalar(0.5)}, beside={"z": (2, 5)}),
+        Case("upper bound on path", "high = ReduceMean<keepdims=0>(x)  y = Clip(x, low, high)",
+             IMAGE, {"low": scalar(-0.5)}),
+        Case("bounds that cross", "high = ReduceMean<keepdims=0>(x)  low = Add(high, one)"
+             "  y = Clip(z, low, high)", (2, 5), {"one": scalar(1)}, beside={"z": (2, 5)}),
         Case("0 at both ends", "Clip(x, low, high)", (1, 5),
              {"low": scalar(0), "high": scalar(6)}, at=[-1, 0, 3, 6, 7], kink=[0, 0, 1, 0, 0]),
+        Case("ends to the last float", "Clip(x, low, high)", (1, 6),
+             {"low": scalar(-0.3), "high": scalar(6)}, at=around(-0.3) + around(6),
+             kink=[0, 0, 1, 1, 0, 0]),
+        Case("blocks of channels, relu6", "Clip(x, low, high)", BLOCKS,
+             {"low": scalar(0), "high": scalar(0.5)}),
+        Case("blocks of channels, both bounds", "Clip(x, low, high)", BLOCKS,
+             {"low": scalar(-0.5), "high": scalar(0.5)}),
+        Case("blocks of channels, ends to the last float", "Clip(x, low, high)", (1, 16, 2, 1),
+             {"low": scalar(0), "high": scalar(6)}, at=[*around(6), -1e-30, 0, 1e-30, 3, 9] * 4,
+             kink=[1, 0, 0, 0, 0, 1, 1, 0] * 4),
     ],
     "HardSigmoid": [
         Case("default", "HardSigmoid(x)", (2, 3, 6, 5), at=np.linspace(-4, 4, 180)),
         Case("given line", "HardSigmoid<alpha=0.5, beta=0.3>(x)", IMAGE),
         Case("0 at both ends", "HardSigmoid<alpha=0.25, beta=0.5>(x)", (1, 5),
              at=[-3, -2, 0, 2, 3], kink=[0, 0, 0.25, 0, 0]),
+        Case("blocks of channels", "HardSigmoid(x)", (2, 16, 3, 2), at=np.linspace(-4, 4, 192)),
     ],
     "HardSwish": [
         Case("plain", "HardSwish(x)", IMAGE, at=np.linspace(-5, 5, 180)),
@@ -197,8 +248,6 @@ POINTWISE = {
     "Log": [Case("plain", "e = Sigmoid(x)  y = Log(e)", IMAGE)],
     "Sqrt": [Case("plain", "e = Sigmoid(x)  y = Sqrt(e)", IMAGE)],
     "Reciprocal": [Case("plain", "e = Sigmoid(x)  y = Reciprocal(e)", IMAGE)],
-    "Sin": [Case("plain", "Sin(x)", IMAGE)],
-    "Cos": [Case("plain", "Cos(x)", IMAGE)],
     "Erf": [
         Case("plain", "Erf(x)", IMAGE),
         Case("gelu spelled out",
@@ -252,6 +301,11 @@ POINTWISE = {
         Case("0 at alpha", "ThresholdedRelu<alpha=0.5>(x)", (1, 3), at=[0.25, 0.5, 1],
              kink=[0, 0, 1]),
     ],
+    "Shrink": [
+        Case("hard", "Shrink<lambd=0.4>(x)", IMAGE),
+        Case("soft", "Shrink<lambd=0.4, bias=0.4>(x)", IMAGE),
+        Case("0 at the ends", "Shrink(x)", (1, 3), at=[-0.5, 0.5, 1], kink=[0, 0, 1]),
+    ],
     "Pow": [
         Case("squared", "Pow(x, p)", IMAGE, {"p": scalar(2)}),
         Case("cubed, by an integer", "Pow(x, p)", IMAGE, {"p": ints(3)}),
@@ -295,6 +349,7 @@ POINTWISE = {
         Case("one", "Mean(x)", IMAGE),
         Case("three", "t = Tanh(x)  y = Mean(x, c, t)", IMAGE, {"c": (3, 1, 1)}),
         Case("stretched", "m = GlobalAveragePool(x)  y = Mean(x, m)", IMAGE),
+        Case("the first stretched", "m = GlobalAveragePool(x)  y = Mean(m, x)", IMAGE),
     ],
     "Max": [
         Case("with a number", "Max(x, c)", IMAGE, {"c": scalar(0.1)}),
@@ -316,6 +371,43 @@ POINTWISE = {
         Case("divisor", "s = Sigmoid(x)  y = Mod<fmod=1>(c, s)", IMAGE, {"c": scalar(2.6)}),
         Case("negative dividend", "s = Sigmoid(x)  y = Mod<fmod=1>(c, s)", IMAGE,
              {"c": scalar(-2.6)}),
+    ],
+}  # fmt: skip
+
+# --- Trigonometry and steps -------------------------------------------------------------------
+
+TRIGONOMETRY = {
+    **{op: [Case("plain", f"{op}(x)", IMAGE)] for op in ("Sin", "Cos", "Sinh", "Cosh", "Atan")},
+    "Asinh": [Case("plain", "Asinh(x)", IMAGE), Case("classes", "Asinh(x)", (2, 7))],
+    "Tan": [Case("plain", "t = Sigmoid(x)  y = Tan(t)", IMAGE)],
+    "Asin": [Case("plain", "t = Tanh(x)  h = Mul(t, c)  y = Asin(h)", IMAGE, {"c": scalar(0.9)})],
+    "Acos": [Case("plain", "t = Tanh(x)  h = Mul(t, c)  y = Acos(h)", IMAGE, {"c": scalar(0.9)})],
+    "Atanh": [Case("plain", "t = Tanh(x)  h = Mul(t, c)  y = Atanh(h)", IMAGE, {"c": scalar(0.9)})],
+    "Acosh": [Case("plain", "e = Exp(x)  t = Add(e, c)  y = Acosh(t)", IMAGE, {"c": scalar(1.1)})],
+}  # fmt: skip
+
+STEPS = {
+    **{
+        op: [
+            Case("alone", f"{op}(x)", IMAGE),
+            Case("beside a path", f"r = {op}(x)  y = Sub(x, r)", IMAGE),
+            Case("as a gate", f"r = {op}(x)  y = Mul(x, r)", IMAGE),
+            Case("0 at the step", f"r = {op}(x)  y = Add(x, r)", (1, 3), at=[-1, 0, 1],
+                 kink=[1, 1, 1]),
+        ]
+        for op in ("Floor", "Ceil", "Sign")
+    },
+    "Round": [
+        Case("alone", "Round(x)", IMAGE),
+        Case("as a gate", "r = Round(x)  y = Mul(x, r)", IMAGE),
+        Case("0 at the step", "r = Round(x)  y = Add(x, r)", (1, 2), at=[-0.5, 1.5], kink=[1, 1]),
+    ],
+    "Hardmax": [
+        Case("alone", "Hardmax(x)", (2, 5)),
+        Case("as a gate", "h = Hardmax<axis=1>(x)  y = Mul(x, h)", IMAGE),
+    ],
+    "EyeLike": [
+        Case("as a gate", "e = EyeLike(x)  y = Mul(x, e)", (3, 4), batch_free=False),
     ],
 }  # fmt: skip
 
@@ -500,6 +592,30 @@ LINEAR = {
              {"w": (3, 2, 2, 2)}),
         Case("VALID", 'Conv<auto_pad="VALID", strides=[2, 2]>(x, w)', (2, 2, 6, 7),
              {"w": (3, 2, 3, 3)}),
+        Case("strides, an odd size", "Conv<strides=[2, 2], pads=[1, 1, 1, 1]>(x, w)", (2, 2, 7, 9),
+             {"w": (3, 2, 3, 3)}),
+        Case("strides, a large kernel", "Conv<strides=[2, 2], pads=[3, 3, 3, 3]>(x, w)",
+             (2, 3, 12, 10), {"w": (4, 3, 7, 7)}),
+        Case("strides, a kernel of their size", "Conv<strides=[3, 3]>(x, w)", (2, 2, 9, 6),
+             {"w": (4, 2, 3, 3)}),
+        Case("strides, pads at the end", "Conv<strides=[2, 2], pads=[0, 0, 1, 1]>(x, w)",
+             (2, 2, 8, 6), {"w": (3, 2, 3, 3)}),
+        Case("strides, an oblong kernel", "Conv<strides=[2, 2], pads=[0, 1, 0, 1]>(x, w)",
+             (2, 2, 8, 6), {"w": (3, 2, 1, 3)}),
+        Case("strides, far pads", "Conv<strides=[3, 3], pads=[5, 4, 5, 6]>(x, w)", (2, 2, 5, 6),
+             {"w": (3, 2, 4, 4)}),
+        Case("depthwise, stride 1", "Conv<group=4, pads=[1, 1, 1, 1]>(x, w)", (2, 4, 5, 6),
+             {"w": (4, 1, 3, 3)}),
+        Case("depthwise, strides that leave a rest", "Conv<group=4, strides=[2, 2]>(x, w)",
+             (2, 4, 8, 9), {"w": (4, 1, 3, 3)}),
+        Case("depthwise, no end", "Conv<group=2, strides=[2, 2], pads=[0, 0, 1, 1]>(x, w)",
+             (2, 2, 7, 7), {"w": (2, 1, 3, 3)}),
+        Case("groups, strides", "Conv<group=2, strides=[2, 2], pads=[1, 1, 1, 1]>(x, w)",
+             (2, 4, 6, 6), {"w": (6, 2, 3, 3)}),
+        Case("1x1, strides that leave a rest", "Conv<strides=[2, 2]>(x, w)", (2, 3, 7, 6),
+             {"w": (4, 3, 1, 1)}),
+        Case("1x1, strides that miss the end", "Conv<strides=[3, 3]>(x, w)", (2, 3, 6, 9),
+             {"w": (4, 3, 1, 1)}),
         Case("1x1", "Conv(x, w, b)", IMAGE, {"w": (4, 3, 1, 1), "b": (4,)}),
         Case("1x1, strides", "Conv<strides=[2, 2]>(x, w)", IMAGE, {"w": (4, 3, 1, 1)}),
         Case("1x1, groups", "Conv<group=3>(x, w)", IMAGE, {"w": (6, 1, 1, 1)}),
@@ -589,6 +705,9 @@ STATISTICS = {
 
 NORMALIZATION = {
     "BatchNormalization": [
+        Case("found at run time", "m = ReduceMean<keepdims=0>(z, a)  s = Exp(m)"
+             "  y = BatchNormalization(x, m, m, m, s)", (2, 3, 4), {"a": ints(0)},
+             beside={"z": (2, 3)}),
         Case("maps", "BatchNormalization(x, scale, bias, mean, variance)", IMAGE, STATISTICS),
         Case("epsilon", "BatchNormalization<epsilon=0.5>(x, scale, bias, mean, variance)", IMAGE,
              STATISTICS),
@@ -597,6 +716,10 @@ NORMALIZATION = {
              STATISTICS, free=(2,)),
     ],
     "Softmax": [
+        Case("a row masked wholly, guarded",
+             "t = Add(x, m)  s = Softmax(t)  n = IsNaN(s)  y = Where(n, zero, s)", (2, 3, 4),
+             {"m": np.where(np.eye(3, 4), 0, [[-np.inf], [-np.inf], [0]]).astype(np.float32)
+              + np.array([[0], [-np.inf], [0]], np.float32), "zero": scalar(0)}),
         Case("classes", "Softmax(x)", (2, 7)),
         Case("channels", "Softmax<axis=1>(x)", IMAGE),
         Case("rows", "Softmax<axis=-2>(x)", IMAGE),
@@ -657,8 +780,15 @@ NORMALIZATION = {
     "LpNormalization": [
         Case("default", "LpNormalization(x)", (2, 7)),
         Case("channels", "LpNormalization<axis=1>(x)", IMAGE),
-        Case("p 1", "LpNormalization<axis=1, p=1>(x)", (2, 6, 3, 4), reference=False),
+        Case("p 1", "LpNormalization<axis=1, p=1>(x)", (2, 6, 3, 4)),
         Case("0 at 0", "LpNormalization(x)", (1, 2), at=[0, 0], kink=[0, 0]),
+    ],
+    "MeanVarianceNormalization": [
+        Case("of a batch", "MeanVarianceNormalization<axes=[0, 2, 3]>(x)", (2, 3, 4, 2),
+             batch_free=False),
+        Case("of channels", "MeanVarianceNormalization<axes=[-2]>(x)", (2, 5, 3)),
+        Case("of positions of free size", "MeanVarianceNormalization<axes=[2, 3]>(x)", IMAGE,
+             free=(2, 3)),
     ],
     "LRN": [
         Case("odd", "LRN<size=3, alpha=0.3>(x)", (2, 5, 4, 3)),
@@ -697,11 +827,46 @@ def _quantised() -> list[Case]:
     ]  # fmt: skip
 
 
-QUANTIZATION = {"QuantizeLinear": _quantised(), "DequantizeLinear": _quantised()}
+QUANTIZATION = {
+    "QuantizeLinear": _quantised(),
+    "DequantizeLinear": [
+        *_quantised(),
+        Case("with another scale than it was quantised by",
+             "q = QuantizeLinear(x, s, z)  y = DequantizeLinear(q, t, z)", (1, 3),
+             {"s": scalar(0.5), "t": scalar(1.5), "z": np.array(0, np.int8)}, at=[-1, 1, 130],
+             kink=[3, 3, 0], opset=21),
+    ],
+    "DynamicQuantizeLinear": [
+        Case("and back", "q, s, z = DynamicQuantizeLinear(x)  y = DequantizeLinear(q, s, z)",
+             (1, 4), at=[-1, 0, 0.3, 2], kink=[1, 1, 1, 1], opset=21),
+    ],
+}  # fmt: skip
 
 # --- Pooling ----------------------------------------------------------------------------------
 
 POOLING = {
+    "LpPool": [
+        Case("default", "LpPool<kernel_shape=[3, 2]>(x)", IMAGE),
+        Case("p 1", "LpPool<p=1, kernel_shape=[2, 2], strides=[2, 1]>(x)", IMAGE),
+        Case("p 3, padded", "LpPool<p=3, kernel_shape=[3, 3], pads=[1, 0, 1, 2]>(x)", IMAGE),
+        Case("SAME", 'LpPool<kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER">(x)',
+             IMAGE),
+        Case("dilated, ceil_mode",
+             "LpPool<kernel_shape=[2, 2], strides=[2, 2], dilations=[2, 1], ceil_mode=1>(x)",
+             (2, 2, 6, 7)),
+        Case("of free size", "LpPool<kernel_shape=[2, 2], strides=[2, 2]>(x)", IMAGE, free=(2, 3)),
+        Case("0 at 0", "LpPool<kernel_shape=[2]>(x)", (1, 1, 2), at=[0, 0], kink=[0, 0]),
+    ],
+    "Col2Im": [
+        Case("without overlap", "Col2Im<strides=[2, 3]>(x, s, b)", (2, 12, 4),
+             {"s": ints(4, 6), "b": ints(2, 3)}),
+        Case("overlapping", "Col2Im(x, s, b)", (2, 8, 12), {"s": ints(4, 5), "b": ints(2, 2)}),
+        Case("pads and dilations", "Col2Im<pads=[1, 0, 0, 2], dilations=[2, 1], strides=[1, 2]>"
+             "(x, s, b)", (2, 4, 9), {"s": ints(4, 5), "b": ints(2, 2)}),
+        Case("a rest that no window reaches", "Col2Im<strides=[2, 2]>(x, s, b)", (2, 4, 4),
+             {"s": ints(5, 5), "b": ints(2, 2)}),
+        Case("a volume", "Col2Im(x, s, b)", (2, 8, 4), {"s": ints(2, 3, 3), "b": ints(2, 2, 2)}),
+    ],
     "AveragePool": [
         Case("plain", "AveragePool<kernel_shape=[2, 2], strides=[2, 2]>(x)", (2, 3, 6, 4)),
         Case("overlap", "AveragePool<kernel_shape=[3, 2]>(x)", IMAGE),
@@ -734,6 +899,10 @@ POOLING = {
              "AveragePool<kernel_shape=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1]>(x)", IMAGE,
              opset=19),
         Case("one axis", "AveragePool<kernel_shape=[3], pads=[1, 0]>(x)", (2, 3, 7)),
+        Case("more than the image",
+             "AveragePool<kernel_shape=[9, 9], strides=[9, 9], ceil_mode=1>(x)", IMAGE),
+        Case("the image and its border", "AveragePool<kernel_shape=[8, 7], pads=[1, 1, 1, 1]>(x)",
+             IMAGE),
         Case("three axes", "AveragePool<kernel_shape=[2, 1, 2], strides=[1, 2, 1]>(x)",
              (2, 2, 3, 4, 3)),
         Case("of free size", "AveragePool<kernel_shape=[2, 3], strides=[2, 2]>(x)", IMAGE,
@@ -748,6 +917,9 @@ POOLING = {
         Case("SAME_LOWER",
              'MaxPool<kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER">(x)', IMAGE,
              reference=False),
+        Case("tiles, then a convolution",
+             "p = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(x)  y = Conv(p, w)", BLOCKS,
+             {"w": (4, 16, 1, 1)}),
         Case("column-major indices", "MaxPool<kernel_shape=[2, 2], storage_order=1>(x)", IMAGE),
         Case("one axis", "MaxPool<kernel_shape=[3], pads=[1, 0]>(x)", (2, 3, 7), reference=False),
         Case("three axes", "MaxPool<kernel_shape=[2, 1, 2], strides=[1, 2, 1]>(x)",
@@ -811,6 +983,8 @@ SHAPING = {
         Case("images", "s = Sigmoid(x)  y = Concat<axis=0>(s, x)", (2, 4), batch_free=False),
         Case("one only", "Concat<axis=1>(x)", IMAGE),
         Case("beside a free axis", "s = Sigmoid(x)  y = Concat<axis=1>(x, s)", IMAGE, free=(2, 3)),
+        Case("along a free axis", "s = Sigmoid(x)  y = Concat<axis=2>(c, x, c, s)", IMAGE,
+             {"c": (2, 3, 1, 5)}, free=(2,), batch_free=False),
     ],
     "Split": [
         Case("channels, all read", "a, b = Split<axis=1>(x, n)  t = Sigmoid(a)  y = Mul(t, b)",
@@ -830,6 +1004,11 @@ SHAPING = {
              (2, 6, 4, 5), free=(2, 3)),
         Case("along a free axis", "a, b = Split<axis=2, num_outputs=2>(x)"
              "  y = Concat<axis=1>(a, a)", (2, 3, 6), batch_free=False),
+        Case("half of a free axis", "a, b = Split<axis=2, num_outputs=2>(x)  y = Relu(b)",
+             (2, 3, 6), free=(2,), reference=False),
+        Case("parts found at run time", "h = Shape<start=2, end=3>(x)  d = Sub(h, o)"
+             "  n = Concat<axis=0>(o, d)  a, y = Split<axis=2>(x, n)", (2, 3, 6), {"o": ints(2)},
+             free=(2,)),
         Case("images", "a, b = Split<axis=0, num_outputs=2>(x)  y = Mul(a, b)", (4, 3),
              batch_free=False),
         Case("one part", "Split<axis=1, num_outputs=1>(x)", (2, 3)),
@@ -849,6 +1028,8 @@ SHAPING = {
         Case("several axes", "Tile(x, n)", (2, 3, 4), {"n": ints(1, 2, 3)}),
         Case("images", "Tile(x, n)", (2, 3), {"n": ints(2, 1)}),
         Case("nothing", "Tile(x, n)", (2, 3), {"n": ints(1, 1)}),
+        Case("found at run time", "h = Shape<start=2, end=3>(x)  n = Concat<axis=0>(o, o, h, o)"
+             "  y = Tile(x, n)", (2, 3, 2, 3), {"o": ints(1)}, free=(2,)),
         Case("of free size", "Tile(x, n)", IMAGE, {"n": ints(1, 1, 2, 1)}, free=(2, 3)),
     ],
     "DepthToSpace": [
@@ -863,9 +1044,257 @@ SHAPING = {
     ],
 }  # fmt: skip
 
+# --- Values between positions ---------------------------------------------------------------------
+
+
+def _grid(*shape: int, scale: float = 1.0) -> NDArray[np.float32]:
+    """Places in and around an image, none near a border between positions."""
+    return np.random.default_rng(1).uniform(-scale, scale, shape).astype(np.float32)
+
+
+def _grid_samples() -> list[Case]:
+    cases = []
+    for mode in ("linear", "nearest", "cubic"):
+        for padding in ("zeros", "border", "reflection"):
+            for align in (0, 1):
+                given = f'mode="{mode}", padding_mode="{padding}", align_corners={align}'
+                cases.append(
+                    Case(
+                        f"{mode}, {padding}, align_corners {align}",
+                        f"GridSample<{given}>(x, r)",
+                        (2, 2, 4, 5),
+                        {"r": _grid(2, 3, 2, 2, scale=1.6)},
+                        batch_free=False,
+                        opset=20,
+                        reference=False,
+                    )
+                )
+                if mode != "nearest":
+                    cases.append(
+                        Case(
+                            f"grid on path, {mode}, {padding}, align_corners {align}",
+                            f"GridSample<{given}>(z, x)",
+                            (2, 3, 2, 2),
+                            opset=20,
+                            reference=False,
+                            beside={"z": (2, 2, 4, 5)},
+                        )
+                    )
+    return [
+        *cases,
+        Case("grid on path, nearest", 'r = Tanh(x)  s = GridSample<mode="nearest">(z, r)'
+             "  p = ReduceMean(r, a)  y = Mul(s, p)", (2, 3, 2, 2), {"a": ints(1, 2, 3)},
+             beside={"z": (2, 2, 4, 5)}, opset=20, reference=False),
+        Case("both on path", "q = Transpose<perm=[0, 2, 3, 1]>(x)  y = GridSample(x, q)",
+             (2, 2, 4, 5), opset=20, reference=False),
+        Case("a volume", "GridSample(x, r)", (2, 2, 3, 2, 4), {"r": _grid(2, 2, 3, 1, 3)},
+             batch_free=False, opset=20, reference=False),
+        Case("of free size", 'GridSample<padding_mode="border">(x, z)', (2, 2, 4, 5),
+             beside={"z": (2, 3, 2, 2)}, free=(2, 3), opset=20, reference=False),
+        Case("free number of places", "GridSample(z, x)", (2, 3, 2, 2), free=(1,),
+             beside={"z": (2, 2, 4, 5)}, opset=20, reference=False),
+    ]  # fmt: skip
+
+
+SAMPLING = {
+    "GridSample": _grid_samples(),
+    "DeformConv": [
+        Case("plain", "DeformConv(x, w, z)", (2, 2, 4, 5), {"w": (3, 2, 2, 2)},
+             beside={"z": (2, 8, 3, 4)}, opset=19, reference=False),
+        Case("strides, pads, dilations",
+             "DeformConv<strides=[2, 1], pads=[1, 2, 0, 1], dilations=[1, 2]>(x, w, z, b)",
+             (2, 2, 5, 5), {"w": (3, 2, 2, 2), "b": (3,)}, beside={"z": (2, 8, 3, 6)}, opset=19,
+             reference=False),
+        Case("groups, offset groups, a mask",
+             "DeformConv<group=2, offset_group=2>(x, w, z, b, m)", (2, 4, 4, 4),
+             {"w": (6, 2, 2, 2), "b": (6,)}, beside={"z": (2, 16, 3, 3), "m": (2, 8, 3, 3)},
+             opset=19, reference=False),
+        Case("offsets on path", "DeformConv(z, w, x)", (2, 8, 3, 4), {"w": (3, 2, 2, 2)},
+             beside={"z": (2, 2, 4, 5)}, opset=19, reference=False),
+        Case("offsets on path, offset groups and a mask",
+             "DeformConv<offset_group=2>(z, w, x, , m)", (2, 16, 3, 3), {"w": (3, 4, 2, 2)},
+             beside={"z": (2, 4, 4, 4), "m": (2, 8, 3, 3)}, opset=19, reference=False),
+        Case("mask on path", "DeformConv(z, w, o, , x)", (2, 4, 3, 4), {"w": (3, 2, 2, 2)},
+             beside={"z": (2, 2, 4, 5), "o": (2, 8, 3, 4)}, opset=19, reference=False),
+        Case("all on path",
+             "c = Slice(x, s, e, a)  t = Concat<axis=1>(c, c, c, c)  o = Mul(t, v)"
+             "  h = Concat<axis=1>(c, c)  m = Sigmoid(h)  y = DeformConv(x, w, o, , m)",
+             (2, 2, 4, 5), {"w": (3, 2, 2, 2), "v": (8, 1, 1), "s": ints(0, 0), "e": ints(3, 4),
+                            "a": ints(2, 3)}, opset=19, reference=False),
+    ],
+    "RoiAlign": [
+        Case("of a batch", "RoiAlign<output_height=2, output_width=3, sampling_ratio=2>(x, r, i)",
+             (2, 2, 5, 6), {"i": ints(0, 1, 0), "r": np.array(
+                 [[0, 0, 3, 4], [1, 2, 5, 4], [0.3, 0.4, 2, 2]], np.float32)}, batch_free=False,
+             reference=False),
+        Case("as many points as the region has",
+             'RoiAlign<output_height=2, output_width=2, coordinate_transformation_mode='
+             '"output_half_pixel", spatial_scale=0.5>(x, r, i)', (1, 2, 5, 6),
+             {"r": np.array([[0, 0, 9, 8], [1, 2, 10, 4]], np.float32), "i": ints(0, 0)},
+             batch_free=False, reference=False),
+        Case("of free size", "RoiAlign<output_height=2, output_width=2>(x, r, i)", (2, 2, 5, 6),
+             {"r": np.array([[0, 0, 3, 4], [1, 2, 4, 4]], np.float32), "i": ints(1, 0)},
+             free=(2, 3), batch_free=False, reference=False),
+        Case("regions on path count for nothing",
+             "s = ReduceMax(x, a)  q = Reshape(s, b)  t = Mul(q, o)  r = Add(t, c)"
+             "  y = RoiAlign<output_height=1, output_width=1>(x, r, i)", (1, 1, 2, 2),
+             {"a": ints(0, 1, 2, 3), "b": ints(1, 1), "o": np.zeros((1, 4), np.float32),
+              "c": np.array([[0, 0, 1, 1]], np.float32), "i": ints(0)}, reference=False,
+             batch_free=False),
+    ],
+    "AffineGrid": [
+        Case("an image", "AffineGrid(x, s)", (2, 2, 3), {"s": ints(2, 1, 3, 4)}, opset=20,
+             reference=False,
+             batch_free=False),
+        Case("corners aligned", "AffineGrid<align_corners=1>(x, s)", (2, 2, 3),
+             {"s": ints(2, 1, 3, 4)}, opset=20, reference=False, batch_free=False),
+        Case("a volume", "AffineGrid(x, s)", (2, 3, 4), {"s": ints(2, 1, 3, 4, 2)}, opset=20,
+             reference=False,
+             batch_free=False),
+        Case("a spatial transformer",
+             "r = Reshape(x, t)  n = Shape<end=1>(x)  s = Concat<axis=0>(n, c)"
+             "  y = AffineGrid(r, s)", (2, 6), {"t": ints(0, 2, 3), "c": ints(2, 3, 3)}, opset=20,
+             reference=False),
+    ],
+}  # fmt: skip
+
+# --- Attention ------------------------------------------------------------------------------------
+
+TOKENS = (2, 3, 4)  # images, tokens, width
+
+
+def _attention(
+    name: str, body: str, constants: dict[str, Content] | None = None, **more: Any
+) -> Case:
+    """An Attention on the tokens x, with two heads; z are other tokens."""
+    body = body.replace("HEADS", "q_num_heads=2, kv_num_heads=2")
+    return Case(name, body, TOKENS, constants or {}, opset=23, **more)
+
+
+HEADS_APART = "r = Reshape(x, s)  q = Transpose<perm=[0, 2, 1, 3]>(r)  "
+BY_HEAD = {"s": ints(0, 0, 2, 2)}
+OTHERS = {"z": TOKENS}
+
+ATTENTION = {
+    "Attention": [
+        _attention("of itself", "Attention<HEADS>(x, x, x)"),
+        _attention("queries", "Attention<HEADS>(x, z, z)", beside=OTHERS),
+        _attention("keys", "Attention<HEADS>(z, x, z)", beside=OTHERS),
+        _attention("values", "Attention<HEADS>(z, z, x)", beside=OTHERS),
+        _attention("a scale", "Attention<HEADS, scale=0.7>(x, x, z)", beside=OTHERS),
+        _attention("keys of another length", "Attention<HEADS>(x, z, z)", beside={"z": (2, 5, 4)}),
+        _attention("wider values", "Attention<HEADS>(x, x, z)", beside={"z": (2, 3, 6)}),
+        _attention("capped", "Attention<HEADS, softcap=0.8>(x, x, x)"),
+        _attention("causal", "Attention<HEADS, is_causal=1>(x, x, x)"),
+        _attention("causal, capped", "Attention<HEADS, is_causal=1, softcap=0.8>(x, x, x)"),
+        _attention("a bias that is known", "Attention<HEADS>(x, x, x, m)", {"m": (2, 3, 3)}),
+        _attention("a mask that is known", "Attention<HEADS>(x, x, x, m)", {"m": np.array(
+            [[True, False, True], [False, False, False], [True, True, False]])}),
+        _attention("a mask with an empty row", "Attention<HEADS>(x, x, x, m)", {"m": np.array(
+            [[0, -np.inf, 1], [-np.inf, -np.inf, -np.inf], [-np.inf, 2, 0]], np.float32)}),
+        _attention("a bias found at run time", "Attention<HEADS>(x, x, x, z)",
+                   beside={"z": (2, 1, 3, 3)}),
+        _attention("a bias on path",
+                   "t = Transpose<perm=[0, 2, 1]>(x)  s = Tanh(t)  m = MatMul(z, s)  "
+                   "b = Unsqueeze(m, one)"
+                   "  y = Attention<HEADS>(z, z, z, b)", {"one": ints(1)}, beside=OTHERS),
+        _attention("heads that share keys",
+                   "k, v = Split<axis=2, num_outputs=2>(x)"
+                   "  y = Attention<q_num_heads=4, kv_num_heads=2>(z, k, v)",
+                   beside={"z": (2, 5, 4)}),
+        _attention("all heads share keys, causal",
+                   "k = Slice(x, o, e, a)"
+                   "  y = Attention<q_num_heads=4, kv_num_heads=1, is_causal=1>(x, k, k)",
+                   {"o": ints(1), "e": ints(2), "a": ints(2)}),
+        _attention("heads apart", HEADS_APART + "y = Attention(q, q, q)", BY_HEAD),
+        _attention("heads apart that share keys",
+                   HEADS_APART + "k = Slice(q, o, e, o)  y = Attention<is_causal=1>(q, k, k)",
+                   BY_HEAD | {"o": ints(1), "e": ints(2)}),
+        _attention("after the past", HEADS_APART + "y, a, b = Attention(q, q, q, , p, p)",
+                   BY_HEAD | {"p": (2, 2, 5, 2)}, batch_free=False),
+        _attention("the past itself",
+                   HEADS_APART + "y, a, b = Attention<is_causal=1>(q, q, q, , q, q)", BY_HEAD),
+        _attention("keys handed on",
+                   HEADS_APART + "w, a, b = Attention(q, q, q, , q, q)  y = Mul(a, b)", BY_HEAD),
+        _attention("keys handed on alone, of the queries",
+                   HEADS_APART + "w, a, b = Attention(q, p, p, , p, p)  s0 = Add(w, w)"
+                   "  t = Slice(a, o, e, axis)  y = Add(t, s0)",
+                   BY_HEAD | {"p": (2, 2, 3, 2), "o": ints(0), "e": ints(3), "axis": ints(2)},
+                   batch_free=False),
+        *(
+            _attention(f"scores handed on, mode {mode}",
+                       f"w, a, b, y = Attention<HEADS, {cap}qk_matmul_output_mode={mode}>"
+                       "(x, x, x, m)", {"m": (3, 3)})
+            # onnx's evaluator gives capped scores in mode 0, too
+            for mode, cap in enumerate(["", *["softcap=0.9, "] * 3])
+        ),
+        _attention("of free length", "Attention<HEADS>(x, x, x)", free=(1,)),
+        _attention("of free length, shared keys, causal",
+                   "k = Slice(x, o, e, a)"
+                   "  y = Attention<q_num_heads=2, kv_num_heads=1, is_causal=1>(x, k, k)",
+                   {"o": ints(1), "e": ints(3), "a": ints(2)}, free=(1,)),
+    ],
+    "RotaryEmbedding": [
+        Case("heads side by side", "RotaryEmbedding<num_heads=2>(x, c, s)", (2, 3, 8),
+             {"c": (2, 3, 2), "s": (2, 3, 2)}, batch_free=False, opset=23),
+        Case("interleaved", "RotaryEmbedding<num_heads=2, interleaved=1>(x, c, s)", (2, 3, 8),
+             {"c": (2, 3, 2), "s": (2, 3, 2)}, batch_free=False, opset=23),
+        Case("by positions", "RotaryEmbedding(x, c, s, p)", (2, 2, 3, 4),
+             {"c": (5, 2), "s": (5, 2), "p": np.array([[0, 1, 4], [2, 2, 3]])}, batch_free=False,
+             opset=23),
+        Case("a part of each head",
+             "RotaryEmbedding<rotary_embedding_dim=4, interleaved=1>(x, c, s, p)", (2, 2, 3, 6),
+             {"c": (5, 2), "s": (5, 2), "p": np.array([[0, 1, 4], [2, 2, 3]])}, batch_free=False,
+             opset=23),
+        Case("a part of each head, halves",
+             "RotaryEmbedding<rotary_embedding_dim=4, num_heads=2>(x, c, s, p)", (2, 3, 12),
+             {"c": (5, 2), "s": (5, 2), "p": np.array([[0, 1, 4], [2, 2, 3]])}, batch_free=False,
+             opset=23),
+    ],
+}  # fmt: skip
+
 # --- Entries by position ----------------------------------------------------------------------
 
 LAST, FIRST = 2**63 - 1, -(2**63)  # as far as it goes
+
+
+def _reduced(op: str, head: str, constants: dict[str, Content]) -> list[Case]:
+    """Scatters with a reduction; one place gets two updates, one none."""
+    attributes = head.removeprefix(op).strip("<>")
+    attributes = f"{attributes}, " if attributes else ""
+    made = [
+        Case(
+            f"{reduction}",
+            f't = Tanh(x)  y = {op}<{attributes}reduction="{reduction}">(x, i, t)',
+            (3, 3),
+            constants,
+            batch_free=False,
+        )
+        for reduction in ("mul", "max", "min")
+    ]
+    tie = {"i": np.zeros((1, 1), np.int64), "c": np.ones((1, 1), np.float32)}
+    made += [
+        Case(
+            "ties share",
+            f'y = {op}<{attributes}reduction="max">(x, i, c)',
+            (1, 1),
+            tie,
+            batch_free=False,
+            at=[1],
+            kink=[0.5],
+        ),
+        Case(
+            "a factor 0",
+            f'y = {op}<{attributes}reduction="mul">(c, i, x)',
+            (1, 1),
+            tie,
+            batch_free=False,
+            at=[0],
+            kink=[1],
+        ),
+    ]
+    return made  # fmt: skip
+
 
 INDEXING = {
     "Slice": [
@@ -885,6 +1314,18 @@ INDEXING = {
              {"s": ints(-1), "e": ints(FIRST), "a": ints(3), "t": ints(-1)}),
         Case("backwards by two", "Slice(x, s, e, a, t)", IMAGE,
              {"s": ints(4), "e": ints(0), "a": ints(2), "t": ints(-2)}),
+        Case("from where is found at run time",
+             "i = Cast<to=7>(z)  k = ReduceMax<keepdims=0>(i)  s = Reshape(k, one)  "
+             "y = Slice(x, s, e, a)", IMAGE, {"one": ints(1), "e": ints(LAST), "a": ints(2)},
+             beside={"z": (2, 2)}, reference=False),
+        Case("backwards from where is found at run time",
+             "i = Cast<to=7>(z)  k = ReduceMax<keepdims=0>(i)  s = Reshape(k, one)  "
+             "y = Slice(x, s, e, a, t)", IMAGE,
+             {"one": ints(1), "e": ints(FIRST), "a": ints(-1), "t": ints(-1)}, free=(2, 3),
+             beside={"z": (2, 2)}, reference=False),
+        Case("the middle third, by sizes",
+             "h = Shape<start=1, end=2>(x)  s = Div(h, three)  e = Sub(h, s)  "
+             "y = Slice(x, s, e, one)", (2, 6, 4), {"three": ints(3), "one": ints(1)}),
         Case("one entry", "Slice(x, s, e, a)", (2, 7), {"s": ints(2), "e": ints(3), "a": ints(1)}),
         Case("images", "Slice(x, s, e, a)", (3, 4), {"s": ints(1), "e": ints(3), "a": ints(0)},
              batch_free=False),
@@ -920,6 +1361,14 @@ INDEXING = {
              free=(2, 3)),
         Case("one beside a free axis", "Gather<axis=1>(x, i)", IMAGE, {"i": np.array(2)},
              free=(2, 3)),
+        Case("along a free axis", "Gather<axis=2>(x, i)", IMAGE, {"i": np.array([[2, 0], [-1, 0]])},
+             free=(2,)),
+        Case("one along a free axis", "Gather<axis=-1>(x, i)", IMAGE, {"i": np.array(-1)},
+             free=(3,)),
+        Case("indices found at run time", "i = Cast<to=7>(z)  y = Gather<axis=1>(x, i)", (2, 5, 3),
+             beside={"z": (2, 3)}, batch_free=False),
+        Case("int32 found at run time", "i = Cast<to=6>(z)  y = Gather<axis=2>(x, i)", IMAGE,
+             beside={"z": (2,)}, batch_free=False),
         Case("class token, then the head",
              "t = Gather<axis=1>(x, i)  y = MatMul(t, w)", (2, 5, 3),
              {"i": np.array(0), "w": (3, 4)}),
@@ -929,6 +1378,10 @@ INDEXING = {
              {"i": np.array([[[0, 3], [1, 1]], [[-1, 0], [2, 2]]])}, batch_free=False),
         Case("the same entry again", "GatherElements<axis=-1>(x, i)", (2, 3),
              {"i": np.array([[1, 1, 1], [0, -1, 2]])}, batch_free=False),
+        Case("indices found at run time", "i = Cast<to=7>(z)  y = GatherElements<axis=1>(x, i)",
+             (2, 4, 2), beside={"z": (2, 3, 2)}),
+        Case("fewer entries, counted from the end", "GatherElements<axis=-1>(x, i)", (2, 3, 4),
+             {"i": np.array([[[1], [0], [-1]], [[3], [2], [2]]])}, batch_free=False),
         Case("images", "GatherElements(x, i)", (2, 3), {"i": np.array([[1, 0, 1]])},
              batch_free=False, reference=True),
     ],
@@ -941,6 +1394,18 @@ INDEXING = {
              (2, 3, 4), {"i": np.array([[2], [0]])}, free=(2,)),
         Case("one entry", "t = Transpose<perm=[1, 0]>(x)  y = GatherND(t, i)", (2, 3),
              {"i": ints(1)}),
+        Case("in each image, found at run time",
+             "j = Cast<to=7>(z)  i = Unsqueeze(j, last)  y = GatherND<batch_dims=1>(x, i)",
+             (2, 3, 4), {"last": ints(-1)}, beside={"z": (2, 5)}),
+        Case("pairs in each image, found at run time",
+             "i = Cast<to=7>(z)  y = GatherND<batch_dims=1>(x, i)", (2, 3, 4),
+             beside={"z": (2, 3, 2)}, free=(1,)),
+        Case("of a batch of batches",
+             "i = Cast<to=7>(z)  y = GatherND<batch_dims=2>(x, i)", (2, 3, 4, 2),
+             beside={"z": (2, 3, 2, 1)}),
+        Case("behind the images, found at run time",
+             "t = Transpose<perm=[1, 2, 0]>(x)  i = Cast<to=7>(z)  y = GatherND(t, i)", (2, 3, 4),
+             beside={"z": (2, 2)}, batch_free=False),
         Case("in each image", "GatherND<batch_dims=1>(x, i)", (2, 3, 4),
              {"i": np.array([[[0], [2]], [[1], [1]]])}, batch_free=False),
     ],
@@ -952,6 +1417,17 @@ INDEXING = {
              {"i": np.array([[2], [0]]), "v": (2, 2, 4)}, batch_free=False),
         Case("of updates", "t = Transpose<perm=[1, 0]>(x)  y = ScatterND(d, i, t)", (2, 3),
              {"i": np.array([[2], [0], [-2]]), "d": (5, 2)}, batch_free=False),
+        *_reduced("ScatterND", "ScatterND", {"i": np.array([[1], [0], [1]])}),
+        Case("into data, found at run time",
+             "t = Transpose<perm=[1, 0, 2]>(x)  i = Cast<to=7>(z)  y = ScatterND(t, i, v)",
+             (2, 3, 4), {"v": (2, 2, 4)}, beside={"z": (2, 1)}, batch_free=False),
+        Case("added to rows, found at run time",
+             't = Transpose<perm=[1, 0]>(x)  s = Tanh(z)  i = Cast<to=7>(w)'
+             '  y = ScatterND<reduction="add">(t, i, s)', (2, 3), beside={"z": (2, 2), "w": (2, 1)},
+             free=(1,), batch_free=False),
+        Case("updates of rows, found at run time",
+             'i = Cast<to=7>(w)  y = ScatterND<reduction="add">(d, i, x)', (2, 3),
+             {"d": (4, 3)}, beside={"w": (2, 1)}, batch_free=False),
         Case("both", "t = Sigmoid(x)  y = ScatterND(x, i, t)", (2, 3),
              {"i": np.array([[[0, 2], [0, 1], [1, 1]], [[1, 0], [0, 0], [1, 2]]])},
              batch_free=False),
@@ -964,6 +1440,11 @@ INDEXING = {
              {"i": np.array([[1], [-1]]), "v": (2, 1)}, batch_free=False),
         Case("of updates", "ScatterElements<axis=1>(d, i, x)", (2, 3),
              {"i": np.array([[1, 0, 4], [-1, 2, 3]]), "d": (2, 5)}, batch_free=False),
+        *_reduced("ScatterElements", "ScatterElements<axis=0>", {"i": np.array(
+            [[1, 0, 1], [0, 1, 0], [0, 0, 2]])}),
+        Case("found at run time", "i = Cast<to=7>(z)  t = Sigmoid(x)"
+             '  y = ScatterElements<axis=1, reduction="add">(x, i, t)', (2, 3),
+             beside={"z": (2, 3)}),
         Case("both", "t = Sigmoid(x)  y = ScatterElements(x, i, t)", (2, 3),
              {"i": np.array([[1, 0, 1], [0, 1, 0]])}, batch_free=False),
     ],
@@ -972,6 +1453,79 @@ INDEXING = {
         Case("lower", "Trilu<upper=0>(x)", IMAGE),
         Case("shifted", "Trilu(x, k)", (2, 4, 5), {"k": np.array(-1)}),
         Case("of free size", "Trilu<upper=0>(x, k)", IMAGE, {"k": np.array(1)}, free=(2, 3)),
+    ],
+}  # fmt: skip
+
+# --- Fourier transforms ---------------------------------------------------------------------------
+
+SPECTRAL = {
+    "DFT": [
+        Case("of real numbers", "DFT(x, , a)", (2, 5, 3, 1), {"a": np.array(1)}, opset=20),
+        Case("of complex numbers", "DFT(x)", (2, 3, 4, 2), opset=20),
+        Case("half of it", "DFT<onesided=1>(x)", (2, 3, 5, 1), opset=20),
+        Case("cut", "DFT<onesided=1>(x, n)", (2, 3, 6, 1), {"n": np.array(4)}, opset=20),
+        Case("filled up", "DFT(x, n)", (2, 3, 4, 2), {"n": np.array(7)}, opset=20),
+        Case("inverse", "DFT<inverse=1>(x, , a)", (2, 4, 3, 2), {"a": np.array(-3)}, opset=20),
+        Case("inverse of half", "DFT<inverse=1, onesided=1>(x)", (2, 3, 4, 2), opset=20),
+        Case("inverse of half, odd", "DFT<inverse=1, onesided=1>(x, n)", (2, 3, 3, 2),
+             {"n": np.array(5)}, opset=20),
+        Case("axis by attribute", "DFT<axis=2>(x)", (2, 3, 4, 1)),
+        Case("beside a free axis", "DFT<axis=1>(x)", (2, 4, 3, 1), free=(2,)),
+        Case("a filter", "f = DFT<onesided=1>(x)  p = Mul(f, w)  y = DFT<inverse=1, onesided=1>(p)",
+             (2, 2, 4, 1), {"w": (3, 2)}, opset=20),
+    ],
+}  # fmt: skip
+
+# --- Selected at run time -------------------------------------------------------------------------
+
+SELECTION = {
+    "TopK": [
+        Case("largest", "y, i = TopK(x, k)", (2, 3, 5), {"k": ints(2)}),
+        Case("smallest along an axis", "y, i = TopK<axis=1, largest=0>(x, k)", (2, 5, 3),
+             {"k": ints(3)}),
+        Case("of free size", "y, i = TopK<axis=-2>(x, k)", (2, 5, 3), {"k": ints(2)}, free=(1,)),
+        Case("all, sorted", "v, i = TopK(x, k)  y = Mul(v, c)", (2, 4), {"k": ints(4), "c": (4,)}),
+        Case("the first of equals", "y, i = TopK(x, k)", (1, 3), {"k": ints(1)}, at=[1, 2, 2],
+             kink=[0, 1, 0]),
+    ],
+    "Compress": [
+        Case("along an axis", "Compress<axis=1>(x, c)", (2, 4, 3),
+             {"c": np.array([True, False, True, True])}),
+        Case("a short condition", "Compress<axis=-1>(x, c)", (2, 4),
+             {"c": np.array([False, True])}),
+        Case("images", "Compress<axis=0>(x, c)", (3, 4), {"c": np.array([True, False, True])},
+             batch_free=False),
+        Case("of everything", "Compress(x, c)", (2, 3), {"c": np.array([True, False, True, True])},
+             batch_free=False),
+        Case("all but one, found at run time", "f = ReduceMax<keepdims=0>(z, a)"
+             "  i = ArgMax(f)  e = Equal(i, o)  c = Not(e)  y = Compress<axis=2>(x, c)", (2, 3, 4),
+             {"a": ints(0), "o": ints(0, 1, 2, 3)}, beside={"z": (2, 4)}),
+    ],
+    "ReverseSequence": [
+        Case("images first", "ReverseSequence<time_axis=1, batch_axis=0>(x, n)", (3, 4, 2),
+             {"n": ints(1, 3, 4)}, batch_free=False),
+        Case("time first", "ReverseSequence(x, n)", (4, 3), {"n": ints(1, 3, 4)},
+             batch_free=False),
+    ],
+    "MaxUnpool": [
+        Case("of fixed positions", "MaxUnpool<kernel_shape=[2, 2], strides=[2, 2]>(x, i)",
+             (1, 1, 2, 2), {"i": np.array([[[[1, 2], [8, 15]]]])}, batch_free=False),
+    ],
+    "OneHot": [
+        Case("values on path", "m = ReduceMean<keepdims=0>(x, a)  y = OneHot(i, d, m)", (3, 2),
+             {"a": ints(0), "i": ints(0, 2, 1, 7), "d": np.array(4)}, batch_free=False),
+        Case("indices on path", "t = Abs(x)  r = Round(t)  o = OneHot<axis=0>(r, d, v)"
+             "  y = ReduceSum<keepdims=0>(o, a)",
+             (2, 3), {"a": ints(0), "v": (2,), "d": scalar(4)}, batch_free=False),
+    ],
+    "TensorScatter": [
+        Case("cache", "TensorScatter(x, c)", (2, 4, 3), {"c": (2, 2, 3)}, batch_free=False,
+             opset=24),
+        Case("update", 'TensorScatter<mode="circular", axis=1>(c, x, n)', (2, 2, 3),
+             {"c": (2, 4, 3), "n": ints(3, 1)}, batch_free=False, opset=24),
+        Case("both", "t = Slice(x, o, e, a)  y = TensorScatter(x, t, n)", (2, 2, 4, 3),
+             {"o": ints(0), "e": ints(2), "a": ints(2), "n": ints(1, 2)}, batch_free=False,
+             opset=24),
     ],
 }  # fmt: skip
 
@@ -992,12 +1546,17 @@ RESIZING = {
              {"pads": ints(1, 0, 2, 3), "axes": ints(-1, 2)}),
         Case("a value", "Pad(x, pads, value)", IMAGE,
              {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "value": scalar(3)}),
-        Case("negative", "Pad(x, pads)", IMAGE, {"pads": ints(0, 0, -1, 0, 0, 0, 0, -2)},
-             reference=False),
+        Case("negative", "Pad(x, pads)", IMAGE, {"pads": ints(0, 0, -1, 0, 0, 0, 0, -2)}),
         Case("both signs", "Pad(x, pads, , axes)", IMAGE,
-             {"pads": ints(-1, 2), "axes": ints(2)}, reference=False),
+             {"pads": ints(-1, 2), "axes": ints(2)}),
+        Case("found at run time",
+             "h = Shape<start=2, end=3>(x)  w = Shape<start=3>(x)  d = Sub(h, w)  "
+             "pads = Concat<axis=0>(one, d)  y = Pad(x, pads, , a)", IMAGE,
+             {"one": ints(2), "a": ints(3)}, free=(2, 3), reference=False),
+        Case("value on path", "m = ReduceMean<keepdims=0>(x)  y = Pad(x, pads, m)", IMAGE,
+             {"pads": ints(0, 0, 1, 2, 0, 1, 0, -1)}, reference=False),
         Case("of free size", "Pad(x, pads)", IMAGE, {"pads": ints(0, 0, 1, 0, 0, 0, 2, -1)},
-             free=(2, 3), reference=False),
+             free=(2, 3)),
         Case("reflected", 'Pad<mode="reflect">(x, pads)', IMAGE,
              {"pads": ints(0, 0, 2, 1, 0, 0, 0, 3)}),
         Case("reflected, given axes", 'Pad<mode="reflect">(x, pads, , axes)', IMAGE,
@@ -1064,8 +1623,24 @@ RESIZING = {
               "s": ints(2, 3, 4, 6)}, batch_free=False),
         Case("then averaged", 't = Resize<mode="linear">(x, , s)  y = GlobalAveragePool(t)', IMAGE,
              {"s": np.array([1, 1, 2, 1.5], np.float32)}),
+        resized("linear, of free size", "2 2", 'mode="linear"', free=(2, 3)),
+        resized("cubic, smaller, of free size", "0.6 1.5", 'mode="cubic"', free=(2, 3)),
+        resized("linear, corners aligned, one axis free", "1.5 2",
+                'mode="linear", coordinate_transformation_mode="align_corners"', free=(3,)),
+        Case("to the size of another", "h = Shape<start=2>(z)  n = Shape<end=2>(x)"
+             '  s = Concat<axis=0>(n, h)  y = Resize<mode="linear">(x, , , s)', IMAGE,
+             beside={"z": (2, 1, 7, 9)}, free=(2, 3)),
         Case("of three axes", 'Resize<mode="linear">(x, , s)', (2, 1, 2, 3, 2),
              {"s": np.array([1, 1, 2, 1.5, 2], np.float32)}),
+    ],
+    "CenterCropPad": [
+        Case("cropped", "CenterCropPad<axes=[2, 3]>(x, s)", IMAGE, {"s": ints(3, 2)}),
+        Case("padded", "CenterCropPad<axes=[2, -1]>(x, s)", IMAGE, {"s": ints(9, 8)}),
+        Case("both", "CenterCropPad<axes=[3, 2]>(x, s)", IMAGE, {"s": ints(8, 3)}),
+        Case("every axis", "CenterCropPad(x, s)", (2, 3, 4), {"s": ints(1, 5, 4)},
+             batch_free=False),
+        Case("of free size", "CenterCropPad<axes=[2, 3]>(x, s)", IMAGE, {"s": ints(4, 7)},
+             free=(2, 3)),
     ],
     "CumSum": [
         Case("plain", "CumSum(x, a)", IMAGE, {"a": np.array(2)}),
@@ -1078,12 +1653,18 @@ RESIZING = {
 
 VJP_CASES: dict[str, list[Case]] = {
     **POINTWISE,
+    **TRIGONOMETRY,
+    **STEPS,
     **REDUCTIONS,
     **LINEAR,
     **NORMALIZATION,
     **QUANTIZATION,
     **POOLING,
     **SHAPING,
+    **SAMPLING,
+    **ATTENTION,
     **INDEXING,
+    **SELECTION,
+    **SPECTRAL,
     **RESIZING,
 }
