@@ -194,7 +194,7 @@ def test_maps_that_are_the_same_agree_wholly_and_reversed_ones_not():
             return [
                 Explanation(
                     target=0, label=None, score=0.0, probability=None, method="gradcam",
-                    target_layer="t", cam=m, saliency_map=m,
+                    target_layers=("relu",), attribution=None, cam=m, saliency_map=m,
                 )
                 for m in self.maps
             ]  # fmt: skip
