@@ -55,6 +55,27 @@ class TorchClassifier(nn.Module):
         """The submodule whose output is the ONNX value of this name."""
         return next(node for node in self._nodes if node.output == value)
 
+    def activations_and_gradient(
+        self, layer: str, images: NDArray[np.float32], classes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The activations at value `layer`, and torch.autograd's gradient there.
+
+        Args:
+            layer: name of the value to differentiate with respect to, the image or a later one.
+            images: the input tensor.
+            classes: int64 [B], the class of each image.
+        """
+        kept = [torch.from_numpy(images).requires_grad_()]
+        hooks = []
+        if layer != self.image:
+            module = self.layer(layer)
+            hooks.append(module.register_forward_hook(lambda _module, _in, out: kept.append(out)))
+        chosen = self(kept[0]).gather(1, torch.from_numpy(classes)[:, None]).sum()
+        for hook in hooks:
+            hook.remove()
+        (gradient,) = torch.autograd.grad(chosen, kept[-1])
+        return kept[-1].detach().numpy(), gradient.numpy()
+
     def forward(self, images: Tensor) -> Tensor:
         """The scores [B, N] of a batch of input tensors."""
         values = dict(zip(self._names, self._weights, strict=True))
@@ -97,9 +118,7 @@ class OnTheSameSide(TorchClassifier):
         model = onnx.load(path)
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._seen)
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
+        self._session = quiet_session(model.SerializeToString())
         for node in kinked:
             node.register_forward_pre_hook(self._exchanged)
 
@@ -112,6 +131,13 @@ class OnTheSameSide(TorchClassifier):
 
     def _exchanged(self, node: _Node, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (_Instead.apply(inputs[0], self._seen[node.inputs[0]]), *inputs[1:])
+
+
+def quiet_session(model: bytes | str) -> onnxruntime.InferenceSession:
+    """A session beside torch: its threads wait for work without taking time from torch's."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class _Instead(torch.autograd.Function):
@@ -130,22 +156,8 @@ class _Instead(torch.autograd.Function):
 def activations_and_gradient(
     path: Path, layer: str, score: str, images: NDArray[np.float32], classes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The activations at value `layer`, and torch.autograd's gradient there.
-
-    Args:
-        path: a plain ONNX classifier with one input.
-        layer: name of the value to differentiate with respect to, [B, C, h, w]; the image or later.
-        score: name of the value that is differentiated, [B, N].
-        images: the input tensor.
-        classes: int64 [B], the class of each image.
-    """
-    net = TorchClassifier(path, score)
-    kept = [torch.from_numpy(images).requires_grad_()]
-    if layer != net.image:
-        net.layer(layer).register_forward_hook(lambda _module, _inputs, out: kept.append(out))
-    chosen = net(kept[0]).gather(1, torch.from_numpy(classes)[:, None]).sum()
-    (gradient,) = torch.autograd.grad(chosen, kept[-1])
-    return kept[-1].detach().numpy(), gradient.numpy()
+    """`TorchClassifier.activations_and_gradient` of a file, for the score of this name."""
+    return TorchClassifier(path, score).activations_and_gradient(layer, images, classes)
 
 
 def _conv(x: list[Any], a: Attributes) -> Tensor:

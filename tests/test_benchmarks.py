@@ -14,10 +14,11 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 from emitted import parsed
 from onnx import numpy_helper
-from tiny_net import saved, tiny_net
-from torch_oracle import activations_and_gradient
+from tiny_net import saved, tensors, tiny_net
+from torch_oracle import OnTheSameSide, TorchClassifier, activations_and_gradient
 
 from xai_onnx.explanation import Explanation, Prediction
 
@@ -155,6 +156,35 @@ def test_the_gradient_by_the_image_is_that_of_torch(tiny):
     (got,) = session.run(["attribution"], feed)
     _, expected = activations_and_gradient(tiny, image.name, score.name, tensor, np.array([1, 2]))
     np.testing.assert_allclose(got[:, 0], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+class TestOnTheSameSide:
+    """Torch with ONNX Runtime's values in front of each kink."""
+
+    def gradient(self, net):
+        x = torch.from_numpy(tensors(2)).requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x)[:, 1].sum(), x)
+        return gradient.numpy()
+
+    def test_the_gradient_is_autograds(self, tiny):
+        expected = self.gradient(TorchClassifier(tiny))
+        found = self.gradient(OnTheSameSide(tiny))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    def test_a_unit_is_where_onnx_runtime_has_it(self, tiny, monkeypatch):
+        net = OnTheSameSide(tiny)
+        run = net._session.run
+
+        class Elsewhere:
+            def run(self, names, feed):
+                return [-np.abs(value) for value in run(names, feed)]
+
+        monkeypatch.setattr(net, "_session", Elsewhere())
+        np.testing.assert_array_equal(self.gradient(net), 0)
+
+    def test_an_unknown_operator(self, tmp_path):
+        with pytest.raises(NotImplementedError, match="no operator 'Softmax'"):
+            TorchClassifier(saved(tiny_net("Softmax"), tmp_path / "tiny.onnx"))
 
 
 @pytest.mark.slow

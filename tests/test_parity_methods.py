@@ -83,36 +83,32 @@ def scene(
 
 def trained(path: Path, photo: Path) -> Scene:
     image = prepare(photo, parse("lite", "NCHW", 224, 224)).tensor
-    classes = np.array([967, 3])
-    net = torch_oracle.OnTheSameSide(path)
     classifier = Classifier(path)
     (found,) = classifier.target_layers()
     larger = [layer for layer in classifier.candidates() if layer.shape[2] > found.shape[2]]
-    layers = {}
-    for layer in (larger[-1], found):
-        name = str(layer.value.name)
-        parts = [
-            torch_oracle.activations_and_gradient(path, name, net.score, image[None], classes[[k]])
-            for k in range(len(classes))
-        ]
-        layers[name] = parts[0][0][0], np.stack([gradient[0] for _, gradient in parts])
-    return Scene(path, net, image, classes, layers)
+    layers = [str(layer.value.name) for layer in (larger[-1], found)]
+    return asked(path, image, np.array([967, 3]), layers)
 
 
 def random(name: str, path: Path) -> Scene:
     net, images = small_nets.build(name), small_nets.images(2)
     small_nets.export(net, path, images, dynamo=True)
-    classes = np.array([1, 7])
-    layers = {}
+    layers = []
     for module in (net.earlier_target, net.target):
-        parts = [
-            small_nets.activations_and_gradient(net, images, torch.tensor([c, c]), module)
-            for c in classes
-        ]
-        value = small_nets.onnx_value(path, images, parts[0][0])
-        layers[value] = parts[0][0][0], np.stack([gradient[0] for _, gradient in parts])
-    same_side = torch_oracle.OnTheSameSide(path)
-    return Scene(path, same_side, images[0].numpy(), classes, layers)
+        activations, _ = small_nets.activations_and_gradient(
+            net, images, torch.tensor([0, 0]), module
+        )
+        layers.append(small_nets.onnx_value(path, images, activations))
+    return asked(path, images[0].numpy(), np.array([1, 7]), layers)
+
+
+def asked(path: Path, image: Array, classes: Array, layers: list[str]) -> Scene:
+    """The scene, with what torch says at the layers."""
+    net, found = torch_oracle.OnTheSameSide(path), {}
+    for layer in layers:
+        parts = [net.activations_and_gradient(layer, image[None], classes[[k]]) for k in (0, 1)]
+        found[layer] = parts[0][0][0], np.stack([gradient[0] for _, gradient in parts])
+    return Scene(path, net, image, classes, found)
 
 
 def extras(method: str, image: Array, count: int) -> dict[str, Array]:
