@@ -124,6 +124,8 @@ class OnTheSameSide(TorchClassifier):
 
     def forward(self, images: Tensor) -> Tensor:
         """The scores [B, N]; ONNX Runtime gets one picture at a time."""
+        if not self._seen:
+            return super().forward(images)
         rows = [self._session.run(None, {self.image: row[None]}) for row in images.detach().numpy()]
         values = [torch.from_numpy(np.concatenate(column)) for column in zip(*rows, strict=True)]
         self._seen = dict(zip(self._seen, values, strict=True))
