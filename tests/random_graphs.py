@@ -21,6 +21,7 @@ import onnxruntime
 from hypothesis import assume, reject
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from exporters.probe import BATCH, FREE, Dim
 
@@ -224,10 +225,15 @@ class Draft:
         )
         model = _finished(graph, self.opset)
         session = _session(model.SerializeToString())
-        runs = [
-            session.run(None, {name: arrays[i] for name, arrays in fed.items()})
-            for i in range(len(self._batches))
-        ]
+        try:
+            runs = [
+                session.run(None, {name: arrays[i] for name, arrays in fed.items()})
+                for i in range(len(self._batches))
+            ]
+        except onnxruntime_pybind11_state.Fail as error:
+            if "broadcast an axis" in str(error):  # each fits the first operand, not each other
+                raise Unfit from error
+            raise
         return [list(arrays) for arrays in zip(*runs, strict=True)]
 
     def _add(self, name: str, arrays: list[NDArray[Any]]) -> Value:
