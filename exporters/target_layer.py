@@ -9,14 +9,17 @@ The rule for finding it:
 4. Without maps that are only another one averaged or resized (an adaptive pooling before the head).
 5. The last one whose gradient isn't zero at more than a tenth of the positions, as a run on noise
    shows: behind the last attention only the class token counts.
-6. Of tokens with a class token, what a LayerNormalization makes of them: that is what the attention
-   reads.
-7. At least half of the weighted operators must lie upstream of it; otherwise the choice is refused,
+6. Where the last blocks let the class token attend to the positions, and these change each by
+   itself (class attention): the tokens as the first such block has them.
+7. Else, of tokens with a class token, what a LayerNormalization makes of them: that is what the
+   attention reads.
+8. At least half of the weighted operators must lie upstream of it; otherwise the choice is refused,
    and the candidates are listed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -27,7 +30,7 @@ from exporters.gradient import without_rule
 from exporters.image_input import ImageInput
 from exporters.probe import Shape, Shapes
 from exporters.quantized import operator
-from exporters.reach import reached
+from exporters.reach import gathered, reached
 from exporters.score import Score
 from xai_onnx.errors import TargetLayerError
 
@@ -98,14 +101,15 @@ class Search:
                 "found no feature map, [B, C, h, w], [B, h, w, C] or tokens [B, n, C], that every "
                 "path to the score crosses; name a layer with --target-layer (see xai-onnx inspect)"
             )
-        chosen = self._last_that_counts(found)
+        last = self._last_that_counts(found)
+        chosen = self._before_class_attention(last, found)
         if self._share_upstream(chosen.value) < 0.5:
             listed = ", ".join(candidate.map.text for candidate in found[-5:])
             raise TargetLayerError(
                 f"the last feature map, {chosen.map.text}, has less than half of the network "
                 f"before it; name a layer with --target-layer, e.g. one of {listed}"
             )
-        return self._normalised(chosen)
+        return self._normalised(chosen) if chosen is last else chosen
 
     def by_name(self, name: str) -> TargetLayer:
         """The target layer called `name`: an ONNX value, a node (its first output) or torch module.
@@ -160,6 +164,32 @@ class Search:
             "the score's gradient is zero at nearly all positions of every feature map, on a "
             "random picture; name a layer with --target-layer (see xai-onnx inspect)"
         )
+
+    def _before_class_attention(
+        self, chosen: TargetLayer, found: Sequence[TargetLayer]
+    ) -> TargetLayer:
+        """The tokens before the class attention that made `chosen`; itself, if none did.
+
+        The last candidate from which the class token has gathered lies before an attention. Unless
+        a position depends on itself alone since then, it was one among the positions, too.
+        """
+        before = [
+            candidate
+            for candidate in found[: found.index(chosen)]
+            if candidate.shape == chosen.shape and candidate.missing is None
+        ]
+        while chosen.map.extra and before:
+            last = before[-_AT_ONCE:]
+            del before[-_AT_ONCE:]
+            maps = [candidate.map for candidate in last]
+            seen = gathered(self._model, self._image, chosen.map, self._shapes, maps)
+            single = 1.5 / (int(chosen.map.height) * int(chosen.map.width))
+            for candidate, (by_class, by_position) in reversed(list(zip(last, seen, strict=True))):
+                if by_class > ENOUGH:
+                    if by_position > single:
+                        return chosen
+                    return self._before_class_attention(candidate, found)
+        return chosen
 
     def _normalised(self, chosen: TargetLayer) -> TargetLayer:
         """Tokens with a class token: as the LayerNormalization before the attention gives them."""
