@@ -161,7 +161,7 @@ def _measure(row: Row, architecture: Architecture, folder: Path) -> None:
     row.layer, row.layout = name, found.layout
     row.shape = " ".join(map(str, found.shape[1:])) + (f" +{found.extra}" if found.extra else "")
     forward = Forward(net, torch.from_numpy(images))
-    layer = forward.find(_value(plain, name, images))
+    layer = forward.find(value_in_onnx(plain, name, images))
     cam = _run(explained, [manifest.map], images, classes)[0]
     if layer is None:
         checks = {check.name: check for check in verify(explained, plain)}
@@ -208,7 +208,7 @@ def _measure_image(
         row.image, row.noise = _error(ours, right), _error(theirs, right)
 
 
-def _value(plain: Path, name: str, images: Array) -> Array:
+def value_in_onnx(plain: Path, name: str, images: Array) -> Array:
     """What the value called `name` is in the canonical form of the model."""
     classifier = Classifier(plain)
     main = classifier.model.graph

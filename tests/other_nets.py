@@ -88,11 +88,12 @@ def _pooled():
     ]
 
 
-def vision_transformer(*, class_token=True, blocks=2, classes=5):
+def vision_transformer(*, class_token=True, blocks=2, class_blocks=0, classes=5):
     """Patches, a class token, blocks of LayerNormalization, attention and residual; one head.
 
     Block i reads "block{i}", normalises it to "norm{i}", and adds what it attends to:
-    "block{i+1}". The head reads the class token of the last sum, or the mean over the tokens.
+    "block{i+1}"; in the last `class_blocks` blocks only to the class token. The head reads the
+    class token of the last sum, or the mean over the tokens.
     """
     rng = np.random.default_rng(0)
     count = TOKENS + class_token
@@ -105,6 +106,8 @@ def vision_transformer(*, class_token=True, blocks=2, classes=5):
         "scale": np.ones(WIDTH, np.float32),
         "head": weights((WIDTH, classes), WIDTH, rng),
         "first": np.array(0),
+        "zero": np.array([0]),
+        "end": np.array([count]),
     }
     nodes = [
         node("Conv", ["image", "patch"], "patches", kernel_shape=[8, 8], strides=[8, 8]),
@@ -134,7 +137,16 @@ def vision_transformer(*, class_token=True, blocks=2, classes=5):
             node("MatMul", [f"q{i}", f"turned{i}"], f"similar{i}"),
             node("Softmax", [f"similar{i}"], f"share{i}", axis=-1),
             node("MatMul", [f"share{i}", f"v{i}"], f"seen{i}"),
-            node("Add", [f"block{i}", f"seen{i}"], f"block{i + 1}"),
+        ]
+        if i < blocks - class_blocks:
+            nodes.append(node("Add", [f"block{i}", f"seen{i}"], f"block{i + 1}"))
+            continue
+        nodes += [
+            node("Slice", [f"block{i}", "zero", "one", "one"], f"class{i}"),
+            node("Slice", [f"seen{i}", "zero", "one", "one"], f"told{i}"),
+            node("Add", [f"class{i}", f"told{i}"], f"knows{i}"),
+            node("Slice", [f"block{i}", "one", "end", "one"], f"rest{i}"),
+            node("Concat", [f"knows{i}", f"rest{i}"], f"block{i + 1}", axis=1),
         ]
     last = f"block{blocks}"
     if class_token:

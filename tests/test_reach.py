@@ -4,12 +4,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx import helper
-from other_nets import two_heads, vision_transformer
+from other_nets import TOKENS, two_heads, vision_transformer
 from tiny_net import tiny_net
 
 from exporters import reach
 from exporters.classifier import Classifier
-from exporters.reach import reached
+from exporters.reach import gathered, reached
 
 
 def shares(model, names, **options):
@@ -92,3 +92,12 @@ def _content(array):
 
 def test_beside_other_inputs():
     assert shares(two_heads(), ["c1"], score_at="main")[0] > 0.1
+
+
+def test_class_attention_gathers_for_the_class_token_alone():
+    """From block2 on the positions aren't mixed; from block1 to block2 they are."""
+    found = Classifier(vision_transformer(blocks=4, class_blocks=2))
+    names = ["block0", "block1", "block2", "block3"]
+    *before, last = [found.target_layers(name)[0].map for name in names]
+    shares = gathered(found.model, found.image, last, found.shapes, before)
+    assert shares == [(1, 1), (1, 1), (1, 1 / TOKENS)]

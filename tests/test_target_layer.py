@@ -324,3 +324,12 @@ class TestNames:
         found = Classifier(model)
         assert found.target_layers("features")[0].missing.name == "norm"
         assert found.target_layers("tail")[0].missing is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "class_blocks", "layer"), [(4, 0, "norm3"), (5, 1, "norm4"), (5, 2, "block3")]
+)
+def test_class_attention_is_explained_from_its_first_block(blocks, class_blocks, layer):
+    """One block of it is like the last block of any ViT; of two the first would be left out."""
+    model = vision_transformer(blocks=blocks, class_blocks=class_blocks)
+    assert str(Classifier(model).target_layers()[0].value.name) == layer
