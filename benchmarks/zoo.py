@@ -126,7 +126,7 @@ TORCHVISION: dict[str, tuple[int, dict[str, Any]]] = {
 # name: image size; with "=" the model is told of it
 TIMM: dict[str, str | int] = {
     "beit_base_patch16_224": "=64",
-    "bat_resnext26ts": 64,
+    "bat_resnext26ts": 256,
     "botnet26t_256": "=64",
     "cait_xxs24_224": "=64",
     "coat_tiny": "=64",
