@@ -120,8 +120,9 @@ def read(
 ) -> FeatureMap | None:
     """The value as a feature map with channels and more than one position, if it is one.
 
-    A map of other proportions than the image's, whose channels nothing tells, is one only if it is
-    `asked_for`.
+    A map of other proportions than the image's is one only if it is `asked_for`, unless the
+    operators around it tell which axis has its channels; and even then if it is a strip with the
+    channels last: so look the positions of one attention window, [B, 1, h*w, C].
     """
     shape = shapes.get(value, ())
     batch = BATCH if image.batch is None else image.batch
@@ -132,6 +133,12 @@ def read(
     decided = [found for found in readings if _axis(found.layout) == axis]
     if axis is None:
         decided = [found for found in readings if _fits(found.height, found.width, image)]
+    elif axis == 3:
+        decided = [
+            found
+            for found in decided
+            if 1 not in (found.height, found.width) or _fits(found.height, found.width, image)
+        ]
     if asked_for:
         decided = decided or readings
     return decided[0] if decided else None

@@ -5,7 +5,8 @@ The rule for finding it:
 1. The spine: float values that every path from the image to the score crosses.
 2. Without maps of class scores: values from which the score is reached without crossing a weighted
    Conv, Gemm or MatMul (SqueezeNet classifies by a convolution and averages its maps).
-3. Of these, feature maps with channels and more than one position (`exporters.feature_map`).
+3. Of these, feature maps with channels and more than one position (`exporters.feature_map`), the
+   tokens of which are places of the image (`exporters.positions`).
 4. Without maps that are only another one averaged or resized (an adaptive pooling before the head).
 5. The last one whose gradient isn't zero at more than a tenth of the positions, as a run on noise
    shows: behind the last attention only the class token counts.
@@ -28,6 +29,7 @@ from exporters import feature_map, graph, module_path
 from exporters.feature_map import FeatureMap
 from exporters.gradient import without_rule
 from exporters.image_input import ImageInput
+from exporters.positions import are_places
 from exporters.probe import Shape, Shapes
 from exporters.quantized import operator
 from exporters.reach import gathered, reached
@@ -83,6 +85,8 @@ class Search:
                 continue
             read = feature_map.read(value, self._shapes, self._image)
             if read is None or (found and self._averaged(found[-1].map, read)):
+                continue
+            if read.layout in ("NLC", "NCL") and not are_places(value, image):
                 continue
             # All paths cross it, so what comes later in the graph lies behind it.
             later = [node for node in missing if places[node] > places[producer]]

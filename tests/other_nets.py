@@ -157,6 +157,51 @@ def vision_transformer(*, class_token=True, blocks=2, class_blocks=0, classes=5)
     return model(nodes, {"scores": ["batch", classes]}, arrays)
 
 
+def latent_net(*, attend_back=False, classes=5):
+    """TOKENS latents attend to the patches ("latents"), as in Perceiver; the head averages them.
+
+    With `attend_back` the patches attend to the latents then, and these are averaged ("places").
+    """
+    rng = np.random.default_rng(0)
+    arrays = {
+        "patch": weights((WIDTH, 3, 8, 8), 192, rng),
+        "flat": np.array([0, WIDTH, TOKENS]),
+        "array": weights((1, TOKENS, WIDTH), 1, rng),
+        "one": np.array([1]),
+        "head": weights((WIDTH, classes), WIDTH, rng),
+        **{name: weights((WIDTH, WIDTH), WIDTH, rng) for name in ("mix", "back")},
+    }
+
+    def attention(queries, content, seen):
+        return [
+            node("Transpose", [content], f"{seen}_turned", perm=[0, 2, 1]),
+            node("MatMul", [queries, f"{seen}_turned"], f"{seen}_similar"),
+            node("Softmax", [f"{seen}_similar"], f"{seen}_share", axis=-1),
+            node("MatMul", [f"{seen}_share", content], seen),
+        ]
+
+    nodes = [
+        node("Conv", ["image", "patch"], "patches", kernel_shape=[8, 8], strides=[8, 8]),
+        node("Reshape", ["patches", "flat"], "columns"),
+        node("Transpose", ["columns"], "tokens", perm=[0, 2, 1]),
+        *attention("array", "tokens", "seen"),
+        node("Add", ["seen", "array"], "told"),
+        node("MatMul", ["told", "mix"], "latents"),
+    ]
+    last = "latents"
+    if attend_back:
+        nodes += [
+            *attention("tokens", "latents", "read"),
+            node("MatMul", ["read", "back"], "places"),
+        ]
+        last = "places"
+    nodes += [
+        node("ReduceMean", [last, "one"], "mean", keepdims=0),
+        node("MatMul", ["mean", "head"], "scores"),
+    ]
+    return model(nodes, {"scores": ["batch", classes]}, arrays)
+
+
 def channels_last_net(classes=5):
     """Convolutions whose maps are kept as "last" [B, 16, 16, 8], mixed by a matrix, then pooled."""
     nodes, arrays, rng = _backbone()

@@ -141,6 +141,13 @@ class TestOperatorsAround:
         w = np.full((8, 8), weight, np.float32)
         assert between("y = MatMul(x, w)", ("batch", 8, 8, 8), ("batch", 8, 8, 8), w=w) == layout
 
+    @pytest.mark.parametrize("window", [(1, 49), (49, 1)])
+    def test_one_attention_window_is_no_map(self, window):
+        shape, w = ("batch", *window, 8), np.full((8, 8), -1, np.float32)
+        assert between("y = MatMul(x, w)", shape, shape, w=w) is None
+        panorama = image_of(16, 16 * window[1]) if window[0] == 1 else image_of(16 * 49, 16)
+        assert between("y = MatMul(x, w)", shape, shape, image=panorama, w=w) == "NHWC"
+
     def test_a_product_of_two_values_says_nothing(self):
         shape = ("batch", 64, 64)
         assert between("y = MatMul(x, x)", shape, shape) == "NLC"  # the likelier

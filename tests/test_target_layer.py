@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from other_nets import channels_last_net, vision_transformer
+from other_nets import channels_last_net, latent_net, vision_transformer
 from tiny_net import finished, tiny_net, weights
 
 import exporters
@@ -185,6 +185,14 @@ class TestOtherLayouts:
                 item.op_type = "Identity"
                 del item.input[1], item.attribute[:]
         assert found_in(model) == ("block1", "NLC")
+
+    def test_latents_that_attend_to_the_image_are_no_places(self):
+        """Sixteen of them look like a map of 4 x 4."""
+        with pytest.raises(TargetLayerError, match=r"'tokens' .* less than half of the network"):
+            found_in(latent_net())
+
+    def test_places_that_attend_to_latents_are_some(self):
+        assert found_in(latent_net(attend_back=True)) == ("places", "NLC")
 
     def test_channels_last(self):
         assert found_in(channels_last_net()) == ("maps", "NHWC")

@@ -632,6 +632,7 @@ def test_the_gradient_of_a_pooled_head_is_one_row_of_its_weights():
 HALF = {
     "MaxPool": ("MaxPool<kernel_shape=[2]>(x)", [1, 3, 2, 0], [0, 2, 1, 0]),
     "GatherElements": ("GatherElements<axis=2>(x, i)", [1, 2, 3, 4], [0, 0, 0, 3]),
+    "Compress": ("Compress<axis=2>(x, c)", [1, 2, 3, 4], [1, 0, 1, 1]),
 }
 
 
@@ -639,7 +640,9 @@ HALF = {
 def test_half_numbers_are_summed_up(body, x, gradient):
     """ONNX Runtime adds no half numbers at indices on the CPU."""
     model = parsed(
-        f"(float16[1,1,4] x) => (float16[1,1,3] y) {{ y = {body} }}", i=np.array([[[3, 3, 3]]])
+        f"(float16[1,1,4] x) => (float16[1,1,3] y) {{ y = {body} }}",
+        i=np.array([[[3, 3, 3]]]),
+        c=np.array([True, False, True, True]),
     )
     known = values(model)
     op = Ops(set(known))

@@ -5,7 +5,7 @@ y = M x along an axis, so dx = M^T g along it. A map that only picks entries is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -126,17 +126,26 @@ def through_matrix(site: Site, g: Cotangent, axis: int, matrix: NDArray[np.float
 
 
 def summed_up(site: Site, size: ir.Value, indices: ir.Value, g: ir.Value, axis: int) -> ir.Value:
-    """Zeros of a size, to which g is added at indices along an axis.
+    """Zeros of a size, to which g is added at indices along an axis."""
+
+    def put(zero: ir.Value, added: ir.Value) -> ir.Value:
+        zeros = site.op.Expand(zero, size)
+        return site.op.ScatterElements(zeros, indices, added, axis=axis, reduction="add")  # type: ignore[no-any-return]
+
+    return in_single(site, g, put)
+
+
+def in_single(site: Site, g: ir.Value, put: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+    """What `put` makes of a zero and g.
 
     Half numbers are added as single ones: ONNX Runtime can't add them on the CPU.
     """
     op, dtype = site.op, site.output.dtype
     assert dtype is not None
-    half = dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    zeros = op.Expand(op.constant(0.0, ir.DataType.FLOAT if half else dtype), size)
-    added = op.Cast(g, to=int(ir.DataType.FLOAT)) if half else g
-    value: ir.Value = op.ScatterElements(zeros, indices, added, axis=axis, reduction="add")
-    return op.Cast(value, to=int(dtype)) if half else value
+    if dtype not in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        return put(op.constant(0.0, dtype), g)
+    single = put(op.constant(0.0, ir.DataType.FLOAT), op.Cast(g, to=int(ir.DataType.FLOAT)))
+    return op.Cast(single, to=int(dtype))  # type: ignore[no-any-return]
 
 
 def times_matrix(op: Ops, g: Cotangent, axis: int, matrix: ir.Value) -> ir.Value:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from exporters.cotangent import Cotangent
 from exporters.vjp_rules.along_axis import (
+    in_single,
     moves,
     reshaped_to,
     scattered,
@@ -134,8 +135,12 @@ def summed_at(site: Site, value: ir.Value, positions: ir.Value, size: int | ir.V
     op = site.op
     first = op.constant([size]) if isinstance(size, int) else size
     whole = op.Concat(first, op.Shape(value, start=1), axis=0)
-    zeros = op.Expand(site.scalar(0.0), whole)
-    return op.ScatterND(zeros, op.unsqueeze(positions, [1]), value, reduction="add")  # type: ignore[no-any-return]
+
+    def put(zero: ir.Value, added: ir.Value) -> ir.Value:
+        places = op.unsqueeze(positions, [1])
+        return op.ScatterND(op.Expand(zero, whole), places, added, reduction="add")  # type: ignore[no-any-return]
+
+    return in_single(site, value, put)
 
 
 def _with_axis(site: Site, g: Cotangent, axis: int) -> Cotangent:
