@@ -339,11 +339,13 @@ class Draft:
         if dtype != TensorProto.FLOAT:
             model = in_type(model, dtype)
         try:
+            onnx.checker.check_model(model, full_check=True)
             onnxruntime.InferenceSession(model.SerializeToString(), _options(optimise=True))
         except Exception as error:
-            # ONNX Runtime ran each node, but refuses the whole, so that no user has it: it has no
-            # kernel for the type; it reckons with a window too many of a pooling in ceil_mode, as
-            # onnx's inference does before opset 19; or its optimiser fails (QDQ by constant nodes).
+            # The checker takes MeanVarianceNormalization in single precision only. Or ONNX Runtime
+            # ran each node, but refuses the whole, so that no user has it: it has no kernel for
+            # the type; it reckons with a window too many of a pooling in ceil_mode, as onnx's
+            # inference does before opset 19; or its optimiser fails (QDQ by constant nodes).
             raise Unfit from error
         return Drawn(
             model,

@@ -11,6 +11,7 @@ import os
 import random
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,13 +23,12 @@ from numpy.typing import NDArray
 from random_graphs import Drawn, classifiers
 from random_uses import USES, WITHOUT
 
-from exporters import graph
+from exporters import graph, probe
 from exporters.builder import Ops
 from exporters.classifier import Classifier
 from exporters.cotangent import Cotangent, OneHot, dense
 from exporters.float64 import Tail
 from exporters.gradient import vjp
-from exporters.probe import BATCH
 from exporters.vjp_rules import VJP_RULES
 from xai_onnx.errors import ModelFileError, UnsupportedOperatorError
 
@@ -42,6 +42,12 @@ STEP, KINK = 1e-5, 2e-5
 # Some dozens of operations in float32 err by 6e-8 each, times what cancellation makes of it.
 TOLERANCE, FORWARD = 2e-4, 1e-3
 REFUSED, DISCARDED = 0.1, 0.15  # the share that may be
+
+
+@pytest.fixture(autouse=True)
+def _small_pictures_where_the_size_is_free(monkeypatch):
+    """A random model attends from each pixel to each: at 224 x 224 that takes 10 GB a matrix."""
+    monkeypatch.setattr(probe, "_SIZES", ((28, 28), (36, 32)))
 
 
 class Trial:
@@ -60,7 +66,7 @@ class Trial:
         on_path = graph.path(image.value, score)
         values = [image.value, *(v for node in plain.model.graph for v in node.outputs)]
         fit = [v for v in values if v in on_path and graph.is_float(v) and v is not score]
-        fit = [v for v in fit if plain.shapes[v][:1] == (image.batch or BATCH,)]
+        fit = [v for v in fit if plain.shapes[v][:1] == (image.batch or probe.BATCH,)]
         return fit[self.drawn.layer % len(fit)]
 
     def _emit(self) -> None:
@@ -97,6 +103,14 @@ class Trial:
         layer, scores, gradient = self.session.run(["layer", "scores", "gradient"], feed)
         return [layer, scores.reshape(len(image), -1), gradient]
 
+    def plain_scores(self, feed: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The scores [B, N] that ONNX Runtime gives for the original."""
+        again = Classifier(self.drawn.model)
+        op = Ops({str(v.name) for node in again.model.graph for v in node.outputs})
+        append(op, again.model, {"scores": again.score.value})
+        (scores,) = session(again.model).run(["scores"], feed)
+        return np.asarray(scores).reshape(len(scores), -1)
+
     def error(self, batch: int, k: int) -> float | None:
         """How far the gradient is off along a direction; ``None`` where there is no derivative."""
         image = self.images(batch)
@@ -116,7 +130,10 @@ class Trial:
         exact = tail(base)
         if not np.all(np.isfinite(exact)):
             return None
-        np.testing.assert_allclose(scores, exact, rtol=FORWARD, atol=FORWARD)
+        if not np.allclose(scores, exact, rtol=FORWARD, atol=FORWARD):
+            # A variance of rounding alone, say: ONNX Runtime must say so of the original, too.
+            np.testing.assert_allclose(scores, self.plain_scores(feed), rtol=1e-6, atol=1e-6)
+            return None
         ahead, behind = ([tail(base + s * h * STEP * v) for h in (1, 0.5)] for s in (1, -1))
         slopes = [(a - b) / (2 * h * STEP) for a, b, h in zip(ahead, behind, (1, 0.5), strict=True)]
         bends = [
@@ -129,7 +146,7 @@ class Trial:
         )
         along = gradient * v
         rest = tuple(range(1, along.ndim))
-        scale = np.sqrt((along**2).sum(rest)) + 1e-2
+        scale = np.sqrt((np.nan_to_num(along) ** 2).sum(rest)) + 1e-2
         if np.any(np.maximum(np.abs(expected - half), np.abs(bend)) > KINK * scale):
             return None
         moved = base * (1 + 3e-7 * self.rng.standard_normal(base.shape))
