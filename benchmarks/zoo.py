@@ -67,7 +67,10 @@ TRANSFORMERS: dict[str, tuple[dict[str, Any], int]] = {
         64,
     ),
     "MobileViTV2": ({"image_size": 64, "width_multiplier": 0.5}, 64),
-    "Perceiver/ConvProcessing": ({"num_latents": 16, "d_latents": 64}, 224),
+    "Perceiver/ConvProcessing": (
+        {"num_latents": 16, "d_latents": 64, "num_cross_attention_heads": 1},
+        224,
+    ),
     "PoolFormer": (_SMALL, 64),
     "PPLCNet": ({}, 64),
     "Pvt": ({"image_size": 64}, 64),
