@@ -42,11 +42,13 @@ class Prepared:
         tensor: float32, [C, H, W] or [H, W, C] as the recipe's layout says; C is 3, or 1 for GRAY.
         image: the whole picture, uint8 RGB, [H0, W0, 3].
         box: left, top, right, bottom of the part that the model sees, in pixels of `image`.
+        seen: that part at the tensor's size, uint8 [H, W, 3] RGB, or [H, W, 1] for GRAY.
     """
 
     tensor: NDArray[np.float32]
     image: NDArray[np.uint8]
     box: tuple[float, float, float, float]
+    seen: NDArray[np.uint8]
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
@@ -130,7 +132,8 @@ def prepare(image: str | os.PathLike[str] | NDArray[Any], recipe: Preprocess) ->
         seen = resized.crop((left, top, right, bottom))
         x, y = width / new_width, height / new_height
         box = (left * x, top * y, right * x, bottom * y)
-    return Prepared(_to_tensor(np.atleast_3d(np.asarray(seen)), recipe), pixels, box)
+    cut = np.atleast_3d(np.asarray(seen))
+    return Prepared(_to_tensor(cut, recipe), pixels, box, cut)
 
 
 def _open(path: str) -> Image.Image:

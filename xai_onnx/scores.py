@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xai_onnx.errors import NonFiniteError
+from xai_onnx.errors import ManifestError, NonFiniteError
 from xai_onnx.manifest import Manifest
 
 
@@ -27,10 +28,21 @@ def checked(raw: NDArray[Any], name: str) -> NDArray[np.float32]:
 
 
 def class_score(
-    manifest: Manifest | None, scores: NDArray[np.float32], target: int
+    manifest: Manifest | None,
+    scores: NDArray[np.float32],
+    target: int,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The fields of a `ClassScore` for class `target`, from one picture's scores, [N]."""
-    labels = () if manifest is None else manifest.labels
+    """The fields of a `ClassScore` for class `target`, from one picture's scores, [N].
+
+    `labels` are those of a plain classifier, which has no manifest.
+
+    Raises:
+        ManifestError: not one label for each class.
+    """
+    labels = labels if manifest is None else manifest.labels
+    if len(labels) not in (0, len(scores)):
+        raise ManifestError(f"labels: {len(labels)} names, but the model has {len(scores)} classes")
     return {
         "target": target,
         "label": labels[target] if labels else None,

@@ -92,46 +92,53 @@ def class_rows(manifest: Manifest, target: Any, pictures: int) -> NDArray[np.int
             )
     else:
         asked = list(target) if several(manifest, target) else [target]
-        rows = np.tile([_index(manifest, item) for item in asked], (pictures, 1))
+        found = [index(item, manifest.num_classes, manifest.labels) for item in asked]
+        rows = np.tile(found, (pictures, 1))
     if rows.size and not np.issubdtype(rows.dtype, np.integer):
         raise TargetError(f"a class is a whole number or a label, not {rows.dtype}")
-    if manifest.targets == "one_class" and rows.shape[1] != 1:
+    one_class = manifest.targets == "one_class" and manifest.prototypes is None  # it takes turns
+    if one_class and rows.shape[1] != 1:
         raise TargetError(
             f"the file explains one class of each picture, not {rows.shape[1]}; export it with "
             "targets='class_index'"
         )
     wrong = rows[(rows < PREDICTED) | (rows >= manifest.num_classes)]
     if wrong.size:
-        raise _no_class(manifest, wrong.flat[0])
+        raise _no_class(wrong.flat[0], manifest.num_classes)
     return rows.astype(np.int64)
 
 
-def _no_class(manifest: Manifest, index: int | np.integer) -> TargetError:
-    return TargetError(
-        f"there is no class {index}; the model has classes 0 to {manifest.num_classes - 1}, and -1 "
-        "stands for the predicted one"
-    )
+def index(target: Any, num_classes: int, labels: Sequence[str]) -> int:
+    """The class that one `target` means: an index, a label, or ``None`` for the predicted one, -1.
 
-
-def _index(manifest: Manifest, target: Any) -> int:
+    Raises:
+        TargetError: there is no such class, or more than one of that label.
+    """
     if target is None:
         return PREDICTED
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
-        if not PREDICTED <= target < manifest.num_classes:
-            raise _no_class(manifest, target)
+        if not PREDICTED <= target < num_classes:
+            raise _no_class(target, num_classes)
         return int(target)
     if not isinstance(target, str):
         raise TargetError(f"a class is an index or a label, not {target!r}")
-    found = [index for index, label in enumerate(manifest.labels) if label == target]
+    found = [index for index, label in enumerate(labels) if label == target]
     if len(found) == 1:
         return found[0]
     if found:
         raise TargetError(f"classes {found} are all called {target!r}; give the index")
-    if not manifest.labels:
+    if not labels:
         raise TargetError(
             f"the file holds no labels, so there is no class {target!r}; give an index, or export "
             "it with labels"
         )
-    close = difflib.get_close_matches(target, manifest.labels, n=3)
+    close = difflib.get_close_matches(target, labels, n=3)
     hint = f"did you mean {', '.join(map(repr, close))}?" if close else "give an index"
     raise TargetError(f"there is no class {target!r}; {hint}")
+
+
+def _no_class(index: int | np.integer, num_classes: int) -> TargetError:
+    return TargetError(
+        f"there is no class {index}; the model has classes 0 to {num_classes - 1}, and -1 "
+        "stands for the predicted one"
+    )
