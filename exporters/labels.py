@@ -12,8 +12,10 @@ from xai_onnx.errors import ManifestError, reason
 Labels = Sequence[str] | str | os.PathLike[str] | None
 
 
-def read_labels(labels: Labels, num_classes: int) -> tuple[str, ...]:
+def read_labels(labels: Labels, num_classes: int | None) -> tuple[str, ...]:
     """Class names from a list, or from a file: a JSON list, or one name a line.
+
+    Their number isn't checked where `num_classes` isn't known, ``None``.
 
     Raises:
         ManifestError: unreadable, or not one name for each of the model's classes.
@@ -33,6 +35,6 @@ def read_labels(labels: Labels, num_classes: int) -> tuple[str, ...]:
             ) from error
     if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
         raise ManifestError(f"{where}: must be a list of class names")
-    if len(labels) != num_classes:
+    if num_classes is not None and len(labels) != num_classes:
         raise ManifestError(f"{where}: has {len(labels)} names, the model {num_classes} classes")
     return tuple(labels)

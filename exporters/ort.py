@@ -31,19 +31,19 @@ def fits_one_file(model: ir.Model) -> bool:
     return weight_bytes(model) < PROTOBUF_LIMIT - _ROOM
 
 
-def open_model(model: ir.Model, name: str) -> Any:
-    """An `onnxruntime.InferenceSession` on the CPU, without graph optimisation.
+def open_model(model: ir.Model, name: str, *, optimise: bool = False) -> Any:
+    """An `onnxruntime.InferenceSession` on the CPU, without graph optimisation unless asked for.
 
     Raises:
         DependencyError: ONNX Runtime isn't installed.
         ModelFileError: ONNX Runtime refuses the model, called `name` in the message.
     """
     if fits_one_file(model):
-        return _open(ir.serde.serialize_model(model).SerializeToString(), name, optimise=False)
+        return _open(ir.serde.serialize_model(model).SerializeToString(), name, optimise=optimise)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         ir.save(model, path, external_data="model.data")
-        return _open(str(path), name, optimise=False)
+        return _open(str(path), name, optimise=optimise)
 
 
 def open_file(path: Path, *, optimise: bool, proto: onnx.ModelProto | None = None) -> Any:
