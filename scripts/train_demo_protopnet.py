@@ -1,0 +1,104 @@
+"""Trains the ProtoPNet of `xai-onnx demo --method protopnet`, in `xai_onnx/assets`.
+
+==========================================  ===================================================
+asset                                       made from
+==========================================  ===================================================
+fashion_protopnet.onnx                      trained here on Fashion-MNIST's 60,000 pictures
+fashion_protopnet.protobank.safetensors     its prototypes, with the training pictures they lie on
+fashion_*.png                               pictures of Fashion-MNIST's test split
+==========================================  ===================================================
+
+Fashion-MNIST (Xiao, Rasul, Vollgraf 2017; MIT licence) comes as Debian's package
+dataset-fashion-mnist. `LICENSES.md`, beside the assets, is written by hand: change it with this
+script. Where the `dev` extra is installed:
+
+    python scripts/train_demo_protopnet.py [--data /usr/share/datasets/fashion-mnist]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import exporters
+from exporters import protopnet
+from exporters.protopnet import LabelledPictures, Schedule, Trained
+
+ASSETS = Path(__file__).parents[1] / "xai_onnx" / "assets"
+DATA = Path("/usr/share/datasets/fashion-mnist")
+
+LABELS = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+RECIPE = "unit,size=28,color=gray,mean=0.2860,std=0.3530"  # mean and deviation of the training set
+WIDTH, PER_CLASS, CHANNELS, SEED = 32, 6, 64, 0
+SCHEDULE = Schedule(
+    warm_epochs=0,
+    joint_epochs=8,
+    last_passes=5,
+    batch_size=64,
+    backbone_rate=3e-3,
+    last_rate=1e-3,
+    decay_every=6,
+    weight_decay=1e-4,
+    sparsity=1e-2,
+)
+SHOWN = {"ankle_boot": 0, "bag": 18, "dress": 13}  # places in the test split
+
+
+def read_fashion_mnist(folder: Path, split: str) -> LabelledPictures:
+    """The pictures of a split, ``"train"`` or ``"t10k"``, uint8 [N, 28, 28]."""
+    pixels = _idx(folder / f"{split}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    classes = _idx(folder / f"{split}-labels-idx1-ubyte.gz", 8)
+    ids = [f"Fashion-MNIST {split} {number}" for number in range(len(pixels))]
+    return LabelledPictures(
+        pixels, classes.astype(np.int64), labels=LABELS, preprocess=RECIPE, ids=ids
+    )
+
+
+def _idx(path: Path, header: int) -> NDArray[np.uint8]:
+    with gzip.open(path) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=header)
+
+
+def train(pictures: LabelledPictures, **options: Any) -> Trained:
+    """As the shipped model was trained; `options` are further ones of `protopnet.train`."""
+    torch.manual_seed(SEED)
+    return protopnet.train(
+        protopnet.small_cnn(1, WIDTH),
+        pictures,
+        per_class=PER_CLASS,
+        channels=CHANNELS,
+        schedule=SCHEDULE,
+        seed=SEED,
+        **options,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the four .gz files")
+    parser.add_argument("--state", type=Path, help="folder where a killed training goes on from")
+    parser.add_argument("-o", "--output", type=Path, default=ASSETS)
+    arguments = parser.parse_args()
+    test = read_fashion_mnist(arguments.data, "t10k")
+    trained = train(read_fashion_mnist(arguments.data, "train"), folder=arguments.state)
+    right = protopnet.logits(trained.model, test).argmax(1) == test.classes
+    print(f"test accuracy {right.mean():.2%}", *trained.arrays.notes, sep="; ")
+    exporters.export_protopnet(
+        protopnet.merge_duplicates(trained.arrays), arguments.output / "fashion_protopnet.onnx"
+    )
+    for name, number in SHOWN.items():
+        Image.fromarray(test.seen(number)).save(arguments.output / f"fashion_{name}.png")
+
+
+if __name__ == "__main__":
+    main()
