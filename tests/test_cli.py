@@ -19,9 +19,9 @@ import xai_onnx
 from xai_onnx import cli
 from xai_onnx.cli import main, suspect
 from xai_onnx.manifest import METADATA_KEY, Manifest
-from xai_onnx.methods import ATTRIBUTIONS, CAMS, NAMES
+from xai_onnx.methods import ATTRIBUTIONS, CAMS
 
-COMMANDS = ("demo", "inspect", "export", "explain", "verify", "bench")
+COMMANDS = ("demo", "inspect", "export", "explain", "verify", "bench", "warmup")
 
 
 @pytest.fixture
@@ -92,6 +92,22 @@ class TestDemo:
             f"{tmp_path}/efficientnet_lite0.gradcam.onnx  EfficientNet-Lite0"
         )
         assert lines[1].startswith(f"{tmp_path}/coffee.png  espresso, ")
+
+    def test_prototypes(self, run, tmp_path):
+        data = json.loads(run("demo", "--method", "protopnet", "-o", tmp_path, "--json"))
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "ankle_boot.png",
+            "bag.png",
+            "dress.png",
+            "fashion_protopnet.onnx",
+            "fashion_protopnet.protobank.safetensors",
+        ]
+        assert [e["label"] for e in data["explanations"]] == ["Ankle boot", "Bag", "Dress"]
+        assert all(is_picture(e["picture"]) for e in data["explanations"])
+        for explanation in data["explanations"]:
+            further = explanation["further_prototypes"].values()
+            points = sum(part["evidence"] for part in (*explanation["matches"], *further))
+            assert points == pytest.approx(explanation["score"], rel=1e-4)
 
 
 class TestInspect:
@@ -407,7 +423,7 @@ class TestExplain:
         assert "class 0, score " in text
         assert text.rstrip().endswith("no positive evidence")
 
-    @pytest.mark.parametrize("method", NAMES)
+    @pytest.mark.parametrize("method", [*CAMS, *ATTRIBUTIONS])
     def test_a_plain_classifier_by_any_method(self, run, tiny, tmp_path, pictures, method):
         out = tmp_path / "out.png"
         options = ["--method", method, "--preprocess", "unit", "--top-k", "2", "--json"]
@@ -536,6 +552,24 @@ class TestBench:
         path = saved(tiny_net(batch=2), tmp_path / "m.onnx")
         data = json.loads(run("bench", path, *self.QUICK, "--json"))
         assert [row["batch"] for row in data["results"]] == [2]
+
+
+class TestWarmup:
+    def test_json(self, run):
+        data = json.loads(run("warmup", "--json"))
+        assert {"compose.compose", "quickshift.add_densities"} <= set(data["seconds"])
+        assert data["total"] == pytest.approx(sum(data["seconds"].values()))
+        assert os.path.isdir(data["cache"])
+
+    def test_text(self, run):
+        lines = run("warmup").splitlines()
+        assert lines[0].split() == ["kernel", "s"]
+        assert lines[-2].startswith("all ")
+        assert lines[-1].startswith("kept in ")
+
+    def test_without_a_cache_it_says_so(self, run, monkeypatch):
+        monkeypatch.setattr("xai_onnx.lime.kernels.jit.cache_folder", lambda: None)
+        assert run("warmup").splitlines()[-1].startswith("not kept: no folder can be written")
 
 
 CAM = ("export", "gradcam", "m", "-o", "o")

@@ -6,7 +6,7 @@ import pytest
 from exporters.attributions import ATTRIBUTION_METHODS
 from exporters.cams import CAM_METHODS
 from exporters.formulas import ATTRIBUTION_FORMULAS, CAM_FORMULAS, DIVIDING
-from xai_onnx.methods import ATTRIBUTIONS, CAMS, NAMES
+from xai_onnx.methods import ATTRIBUTIONS, CAMS, NAMES, PERTURBATIONS
 
 rng = np.random.default_rng(0)
 
@@ -35,7 +35,7 @@ def test_those_that_divide_have_a_pole():
 
 
 def test_no_method_is_of_both_kinds():
-    assert len(NAMES) == len(CAMS) + len(ATTRIBUTIONS)
+    assert len(NAMES) == len(CAMS) + len(ATTRIBUTIONS) + len(PERTURBATIONS)
     assert len(set(NAMES.values())) == len(NAMES)
 
 

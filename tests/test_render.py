@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from xai_onnx import render
 from xai_onnx.errors import ImageError, OutputFileError
 from xai_onnx.explanation import Explanation
+from xai_onnx.render import figure as parts
 
 
 def bump(height=24, width=24, y=0.5, x=0.5):
@@ -106,7 +107,7 @@ class TestOverlay:
 
     def test_outside_the_box_the_photo_is_dimmed(self):
         result = render.overlay(grey(40, 60, 200), bump(), (10.2, 0, 49.8, 40), 0.5)
-        dimmed = round(200 * render.UNSEEN_BRIGHTNESS)
+        dimmed = round(200 * parts.UNSEEN_BRIGHTNESS)
         assert (result[:, :10] == dimmed).all()
         assert (result[:, 50:] == dimmed).all()
         assert (result[:, 10:50].max(axis=2) > 2 * dimmed).all()
@@ -152,23 +153,23 @@ class TestPicture:
         photo = grey(*shape)
         figure = render.picture([explanation(photo)] * count)
         columns, rows = min(count + 1, 4), 1 + (count + 1 > 4)
-        column = max(panel[1], render.NARROWEST) + render.MARGIN
-        row = panel[0] + render.CAPTION_HEIGHT + render.MARGIN
+        column = max(panel[1], parts.NARROWEST) + parts.MARGIN
+        row = panel[0] + parts.CAPTION_HEIGHT + parts.MARGIN
         expected = (
-            rows * row + render.MARGIN + render.FOOTER_HEIGHT,
-            columns * column + render.MARGIN,
+            rows * row + parts.MARGIN + parts.FOOTER_HEIGHT,
+            columns * column + parts.MARGIN,
             3,
         )
         assert figure.shape == expected
         assert figure.dtype == np.uint8
-        hot = render.MARGIN + panel[0] // 2, render.MARGIN + column + panel[1] // 2
+        hot = parts.MARGIN + panel[0] // 2, parts.MARGIN + column + panel[1] // 2
         assert colourfulness(figure[hot]) > 30
         assert colourfulness(figure[hot[0], hot[1] - column]) == 0
 
     def test_tiny_pictures_keep_their_pixels_visible(self):
         photo = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
         figure = render.picture([explanation(photo)])
-        panel = figure[render.MARGIN :][:336, render.MARGIN :][:, :336]
+        panel = figure[parts.MARGIN :][:336, parts.MARGIN :][:, :336]
         np.testing.assert_array_equal(panel, photo.repeat(12, axis=0).repeat(12, axis=1))
 
     def test_captions(self, written):
@@ -205,7 +206,7 @@ class TestPicture:
     def test_a_crop_is_framed(self, written):
         figure = render.picture([explanation(grey(400, 400), box=(100, 50, 300, 250))])
         assert "framed: what the model sees" in written
-        photo = figure[render.MARGIN :][:400, render.MARGIN :][:, :400]
+        photo = figure[parts.MARGIN :][:400, parts.MARGIN :][:, :400]
         bright = (photo == 255).all(axis=2)
         rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
         assert (rows[0], rows[-1], columns[0], columns[-1]) == (50, 249, 100, 299)
@@ -217,9 +218,9 @@ class TestPicture:
         figure = render.picture([explanation(grey(336, 336), label=name, target_layers=(layer,))])
         shortened = [text for text in written if text.endswith("…")]
         assert [text[:20] for text in shortened] == ["a very long name of ", "Grad-CAM at /backbon"]
-        font = render._font(render.TITLE_SIZE)
+        font = parts.font(parts.TITLE_SIZE)
         assert 300 < font.getlength(shortened[0]) <= 336
-        margin = figure[render.MARGIN + 336 :, -render.MARGIN + 1 :]
+        margin = figure[parts.MARGIN + 336 :, -parts.MARGIN + 1 :]
         assert (margin == 255).all()
 
     def test_attributions(self, written):

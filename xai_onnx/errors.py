@@ -64,6 +64,14 @@ class MethodError(XaiOnnxError, ValueError):
     """The method of explanation doesn't exist, or isn't the one that the file was made for."""
 
 
+class SamplingError(XaiOnnxError, ValueError):
+    """A number or a name that says how LIME samples is out of range."""
+
+
+class PrototypeError(XaiOnnxError, ValueError):
+    """Prototypes, their bank or a checkpoint of them are damaged, or don't fit together."""
+
+
 class PreprocessError(XaiOnnxError, ValueError):
     """The preprocessing is unknown or its description is malformed."""
 
@@ -90,3 +98,7 @@ class OutputFileError(XaiOnnxError, OSError):
 
 class DependencyError(XaiOnnxError, ImportError):
     """A package that this call needs is not installed."""
+
+
+class LimeWarning(UserWarning):
+    """An explanation by LIME that can't be trusted, and why."""

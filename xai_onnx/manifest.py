@@ -12,10 +12,19 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 from xai_onnx.errors import ManifestError
+from xai_onnx.lime_file import LimeFile
+from xai_onnx.prototypes import Prototypes
 from xai_onnx.recipe import Preprocess
 
 METADATA_KEY = "xai_onnx"
 SCHEMA_VERSION = 1
+
+
+# Fields that say what is special about a kind of file, and what they hold. Others lack them.
+_OPTIONAL: dict[str, type[LimeFile] | type[Prototypes]] = {
+    "lime": LimeFile,
+    "prototypes": Prototypes,
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,8 @@ class Manifest:
     """What an explained model says of itself.
 
     Attributes:
-        method: CAM variant or attribution, e.g. ``"gradcam"``, ``"integrated-gradients"``.
+        method: CAM variant or attribution, e.g. ``"gradcam"``, ``"integrated-gradients"``; or
+            ``"protopnet"``.
         target_layers: ONNX values whose activations are explained; maps of several are fused.
             Empty for an attribution to the pixels.
         target_modules: the torch modules whose outputs they are, ``""`` where unknown.
@@ -34,11 +44,12 @@ class Manifest:
             ends in `score_output`; ``None`` where the model ends in logits; ``"none"`` where the
             scores are no logits (a sum over a mask, a similarity).
         targets: ``"class_index"`` (the classes are an input), ``"one_class"`` (one is),
-            ``"predicted"`` (the file explains the `top_k` highest scores) or ``"cotangent"``
-            (weights of the scores are an input).
+            ``"predicted"`` (the file explains the `top_k` highest scores), ``"cotangent"``
+            (weights of the scores are an input) or ``"none"`` (the file only classifies).
         top_k: classes an image explained by a file with ``targets="predicted"``; else ``None``.
         input: the image input, [B, 3, H, W] or [B, H, W, 3].
-        class_index: the int64 [B, K] input, with ``targets="class_index"`` or ``"one_class"``.
+        class_index: the int64 [B, K] input, with ``targets="class_index"`` or ``"one_class"``; [K]
+            of a LIME file, which takes one picture.
         cotangent: the float [B, K, N] input, with ``targets="cotangent"``.
         extra_inputs: what the file takes besides, role -> name of the input: inputs of the score
             and the attribution by their role (``"mask"``, ``"steps"``), of the model by their own
@@ -52,6 +63,9 @@ class Manifest:
         preprocess: how a picture becomes the input tensor; ``None`` where unknown.
         source_sha256: hash of the original model file's bytes.
         exporter_version: version of the exporter that wrote the file.
+        lime: of a file with LIME inside; else ``None``, and then absent from the JSON.
+        prototypes: of a ProtoPNet, which explains by them instead of a map; else ``None``, and
+            then absent from the JSON.
     """
 
     method: str
@@ -76,10 +90,16 @@ class Manifest:
     preprocess: Preprocess | None
     source_sha256: str
     exporter_version: str
+    lime: LimeFile | None = None
+    prototypes: Prototypes | None = None
 
     def to_json(self) -> str:
         """The manifest as one line of JSON, the value of `METADATA_KEY`."""
-        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, ensure_ascii=False)
+        data = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        for name in _OPTIONAL:
+            if data[name] is None:
+                del data[name]
+        return json.dumps(data, ensure_ascii=False)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], where: str) -> Manifest | None:
@@ -112,7 +132,8 @@ class Manifest:
                 f"{where}: its manifest has schema version {version}, this xai_onnx reads up to "
                 f"{SCHEMA_VERSION}; upgrade xai-onnx"
             )
-        expected = {field.name for field in fields(cls)}
+        optional = {name: data.pop(name, None) for name in _OPTIONAL}
+        expected = {field.name for field in fields(cls)} - set(_OPTIONAL)
         if set(data) != expected:
             raise ManifestError(
                 f"{where}: the manifest's fields differ from schema {version}: "
@@ -136,7 +157,11 @@ class Manifest:
                 f"{version} says; export the model again"
             )
         preprocess = None if recipe is None else Preprocess.from_dict(recipe, where)
-        manifest = cls(preprocess=preprocess, **data)
+        parts: dict[str, Any] = {
+            name: part if part is None else _OPTIONAL[name].from_dict(part, where)
+            for name, part in optional.items()
+        }
+        manifest = cls(preprocess=preprocess, **parts, **data)
         contradiction = manifest._contradiction()
         if contradiction:
             raise ManifestError(f"{where}: the manifest {contradiction}; export the model again")
@@ -144,7 +169,7 @@ class Manifest:
 
     @property
     def map(self) -> str:
-        """The output that is explained by a saliency map: `cam` or `attribution`."""
+        """The output that a saliency map shows, `cam` or `attribution`; empty if there is none."""
         return self.cam or self.attribution or ""
 
     def _contradiction(self) -> str | None:
@@ -157,9 +182,12 @@ class Manifest:
             "cotangent": self.cotangent is not None,
             "predicted": self.top_k is not None,
         }
-        if self.num_classes < 1 or {name for name, has in asked.items() if has} != {kind}:
+        wanted = set() if kind == "none" else {kind}
+        if self.num_classes < 1 or {name for name, has in asked.items() if has} != wanted:
             return "contradicts itself: num_classes, targets, class_index, cotangent and top_k"
-        one_map = (self.cam is None) != (self.attribution is None)
+        kinds = (self.cam, self.attribution, self.lime, self.prototypes)
+        count = sum(found is not None for found in kinds)
+        one_map = count == 1 or (count == 0 and self.targets == "none")
         layers = {len(self.target_layers), len(self.target_modules), len(self.activations)}
         if not one_map or len(layers) != 1 or (self.cam is None) != (not self.target_layers):
             return "contradicts itself: cam, attribution, target_layers and activations"
@@ -177,11 +205,16 @@ class Manifest:
                 for name in (
                     *(self.input, self.class_index, self.cotangent),
                     *self.extra_inputs.values(),
+                    *(() if self.lime is None else self.lime.inputs),
                 )
             ],
             "output": [
                 (name, outputs)
-                for name in (self.score_output, *self.activations, self.map, self.saliency_map)
+                for name in (
+                    *(self.score_output, *self.activations, self.map or None, self.saliency_map),
+                    *(() if self.lime is None else self.lime.outputs),
+                    *(() if self.prototypes is None else self.prototypes.outputs),
+                )
             ],
         }
         for kind, pairs in named.items():

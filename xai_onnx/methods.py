@@ -1,4 +1,4 @@
-"""The methods that a file can be made for, and what people call them.
+"""The methods, and what people call them: those that a file is made for, and LIME beside it.
 
 The formulas stand in `exporters.cams` and `exporters.attributions`; tests compare the tables.
 """
@@ -21,4 +21,8 @@ ATTRIBUTIONS = {
     "integrated-gradients": "integrated gradients",
 }
 
-NAMES = {**CAMS, **ATTRIBUTIONS}
+PERTURBATIONS = {"lime": "LIME"}  # many runs of any classifier, explained or plain
+
+PROTOTYPES = {"protopnet": "ProtoPNet"}
+
+NAMES = {**CAMS, **ATTRIBUTIONS, **PERTURBATIONS}

@@ -17,7 +17,7 @@ from exporters.draft import Draft
 from exporters.ort import open_file, open_model, run
 from exporters.quantized import as_float, quantisation
 from exporters.target_layer import TargetLayer
-from xai_onnx.errors import ManifestError, ModelFileError, XaiOnnxError
+from xai_onnx.errors import ManifestError, MethodError, ModelFileError, XaiOnnxError
 from xai_onnx.manifest import Manifest
 
 BATCH = 3
@@ -37,6 +37,11 @@ class Bench:
             raise ManifestError(f"{explained}: holds no manifest; it is no explained model")
         inputs, outputs = proto.graph.input, [value.name for value in proto.graph.output]
         manifest.check_names([value.name for value in inputs], outputs, str(explained))
+        if manifest.prototypes is not None:
+            raise MethodError(
+                f"{explained}: explains by prototypes, and verify checks maps; that its evidence "
+                "adds up to the score is checked whenever it explains"
+            )
         self.manifest, self.name = manifest, str(explained)
         self.plain, self.layers = _understood(original, manifest, outputs, self.name)
         self.names = [str(value.name) for value in self.plain.outputs]

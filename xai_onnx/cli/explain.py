@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xai_onnx.cli import lime, prototype_checks
 from xai_onnx.cli.output import add_export_options, add_json, add_provider, progress, say
 from xai_onnx.errors import (
     InputShapeError,
@@ -18,10 +19,9 @@ from xai_onnx.errors import (
     TargetError,
     reason,
 )
-from xai_onnx.methods import NAMES
+from xai_onnx.methods import NAMES, PERTURBATIONS, PROTOTYPES
 
 if TYPE_CHECKING:
-    from xai_onnx.explanation import Explanation
     from xai_onnx.model import Model
 
 
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
         required=True,
         type=Path,
         metavar="OUT",
-        help="a picture for one IMAGE (.png, .jpg, .webp), else a folder",
+        help="for one IMAGE a picture (.png, .jpg, .webp; of a ProtoPNet or .html), else a folder",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -53,8 +53,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--method",
         choices=list(NAMES),
-        help="how a plain classifier is explained (default: gradcam)",
+        help="how a plain classifier is explained (default: gradcam); lime explains any, an "
+        "explained file, too",
     )
+    lime.add_options(parser)
     parser.add_argument(
         "--with",
         dest="inputs",
@@ -62,6 +64,11 @@ def add(commands: Any) -> None:
         default=[],
         metavar="NAME=FILE",
         help="what the file takes besides the picture, e.g. mask=mask.npy; repeat for several",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="of a ProtoPNet: cover the matches up, disturb the picture, and say what changes",
     )
     add_export_options(parser)
     add_provider(parser)
@@ -71,8 +78,6 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Explain every picture, write one figure for each."""
-    from xai_onnx import render
-
     model = _open(arguments)
     places, inputs = _places(arguments), dict(map(_array, arguments.inputs))
     results: list[dict[str, Any]] = []
@@ -82,10 +87,14 @@ def run(arguments: argparse.Namespace) -> int:
             explanations = _explain(model, image, arguments, inputs)
             if place != arguments.output:
                 _make(place.parent)
-            render.save(render.picture(explanations), place)
+            _save(explanations, place)
             found = [explanation.to_dict() for explanation in explanations]
             results.append({"image": image, "picture": str(place), "explanations": found})
             lines += [f"{place}  {_text(explanation)}" for explanation in explanations]
+            if arguments.check:
+                for explanation, data in zip(explanations, found, strict=True):
+                    data["checks"], said = prototype_checks.checked(model, image, explanation)
+                    lines += said
             bar.update()
     say(arguments, results, lines)
     return 0
@@ -97,7 +106,14 @@ def _open(arguments: argparse.Namespace) -> Model:
     from xai_onnx.session import Session
 
     session = Session(arguments.model, arguments.provider)
+    if arguments.method is None and session.manifest is not None and session.manifest.lime:
+        arguments.method = "lime"
+    if arguments.method == "lime":
+        return lime.open_model(session, arguments)
+    lime.refuse_options(arguments)
     if session.manifest is None:
+        if arguments.check:
+            raise MethodError(f"{arguments.model}: --check is for a ProtoPNet, which it isn't")
         import exporters
 
         explained = exporters.explained_bytes(
@@ -121,7 +137,22 @@ def _open(arguments: argparse.Namespace) -> Model:
                 f"{arguments.model}: is explained already, so --{option.replace('_', '-')} comes "
                 "too late; export it again with that option"
             )
+    if arguments.check and session.manifest.prototypes is None:
+        raise MethodError(f"{arguments.model}: --check is for a ProtoPNet, which it isn't")
     return Model(session, arguments.preprocess)
+
+
+def _save(explanations: list[Any], place: Path) -> None:
+    """Write the figure of one picture: maps, LIME's evidence, or a ProtoPNet's report."""
+    if explanations[0].method in PROTOTYPES:
+        from xai_onnx.protopnet import saving
+
+        saving.save(explanations, place)
+        return
+    from xai_onnx import render
+
+    draw = render.evidence_picture if explanations[0].method in PERTURBATIONS else render.picture
+    render.save(draw(explanations), place)
 
 
 def _array(text: str) -> tuple[str, NDArray[Any]]:
@@ -137,13 +168,15 @@ def _array(text: str) -> tuple[str, NDArray[Any]]:
 
 def _explain(
     model: Model, image: str, arguments: argparse.Namespace, inputs: dict[str, NDArray[Any]]
-) -> list[Explanation]:
+) -> list[Any]:
     target: list[int | str] | None = arguments.target and [_class(t) for t in arguments.target]
     if arguments.top_k is not None:
         scores = model.predict(image, inputs=inputs).scores
         if not 1 <= arguments.top_k <= len(scores):
             raise TargetError(f"--top-k {arguments.top_k}: the model has {len(scores)} classes")
         target = [int(t) for t in np.argsort(-scores, kind="stable")[: arguments.top_k]]
+    if arguments.method == "lime":
+        return lime.explain(model, image, target, arguments, inputs)
     found = model.explain(image, target, inputs=inputs)
     return found if isinstance(found, list) else [found]
 
@@ -155,11 +188,12 @@ def _class(text: str) -> int | str:
 
 def _places(arguments: argparse.Namespace) -> list[tuple[str, Path]]:
     """Each image and the file that its figure goes to."""
+    from xai_onnx.protopnet.saving import PAGES
     from xai_onnx.render import FORMATS
 
     output: Path = arguments.output
     images: list[str] = arguments.images
-    if output.suffix.lower() in FORMATS:
+    if output.suffix.lower() in (*FORMATS, *PAGES):
         if len(images) > 1:
             raise OutputFileError(f"{output}: is one file for {len(images)} images; give a folder")
         return [(images[0], output)]
@@ -181,7 +215,11 @@ def _make(folder: Path) -> None:
         raise OutputFileError(f"{folder}: can't be made: {error.strerror}") from error
 
 
-def _text(explanation: Explanation) -> str:
+def _text(explanation: Any) -> str:
+    if explanation.method in PROTOTYPES:
+        return str(explanation.summary)
+    if explanation.method in PERTURBATIONS:
+        return lime.text(explanation)
     likely = "" if explanation.probability is None else f", {explanation.probability:.1%}"
     peak = explanation.peak
     where = "no positive evidence" if peak is None else f"peak at x {peak[0]:.0f}, y {peak[1]:.0f}"

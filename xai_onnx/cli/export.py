@@ -7,9 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xai_onnx.cli import factory
+from xai_onnx.cli import export_int8, export_lime, export_protopnet
 from xai_onnx.cli.output import add_export_options, add_json, add_model_options, say
-from xai_onnx.errors import InputShapeError
+from xai_onnx.cli.source import add_source, exported
 from xai_onnx.manifest import Manifest
 from xai_onnx.methods import ATTRIBUTIONS, CAMS, NAMES
 
@@ -29,16 +29,13 @@ def add(commands: Any) -> None:
     _add_common(attribution, ATTRIBUTIONS)
     add_model_options(attribution)
     attribution.set_defaults(run=run, export=_export_attribution)
+    export_lime.add(kinds)
+    export_int8.add(kinds)
+    export_protopnet.add(kinds)
 
 
 def _add_common(parser: argparse.ArgumentParser, methods: dict[str, str]) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help="a classifier: an .onnx file, or pkg.module:factory, a function (or class, or object) "
-        "of yours that gives a torch module, or a pair of it and its example input",
-    )
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT")
+    add_source(parser)
     parser.add_argument(
         "--method",
         choices=list(methods),
@@ -57,24 +54,12 @@ def _add_common(parser: argparse.ArgumentParser, methods: dict[str, str]) -> Non
     parser.add_argument(
         "--no-saliency-map", action="store_true", help="leave out the map at image size"
     )
-    parser.add_argument(
-        "--input-shape",
-        metavar="B,C,H,W",
-        help="of a torch module's example input (default: what the factory gives, or the size in "
-        "the config of a transformers model)",
-    )
-    parser.add_argument(
-        "--keep-plain",
-        type=Path,
-        metavar="FILE",
-        help="write the torch module as a plain .onnx file too, for verify and inspect",
-    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, and say what was chosen."""
-    original, module = Path(arguments.model), _exported(arguments)
+    original, module = Path(arguments.model), exported(arguments)
     before = original.stat().st_size if original.is_file() else 0  # OUT may take its place
     common = {
         "method": arguments.method,
@@ -127,19 +112,3 @@ def _export_attribution(
     import exporters
 
     return exporters.export_attribution(model, arguments.output, **common)
-
-
-def _exported(arguments: argparse.Namespace) -> TorchExport | None:
-    """The plain model of a torch module, kept where that is asked for; None for an .onnx file."""
-    if factory.is_factory(arguments.model):
-        module = factory.export(arguments.model, arguments.input_shape)
-        if arguments.keep_plain is not None:
-            module.save(arguments.keep_plain)
-        return module
-    for option in ("input_shape", "keep_plain"):
-        if getattr(arguments, option) is not None:
-            raise InputShapeError(
-                f"--{option.replace('_', '-')} goes with a torch module, pkg.module:factory; "
-                f"{arguments.model} is none"
-            )
-    return None

@@ -132,8 +132,9 @@ def _shape(shape: list[Any]) -> str:
 
 def _manifest_lines(manifest: Manifest) -> list[str]:
     data = dataclasses.asdict(manifest)
-    labels = data.pop("labels")
+    labels, lime = data.pop("labels"), data.pop("lime")
     if manifest.preprocess is not None:
         data["preprocess"] = manifest.preprocess.summary
     rows = [[name, str(value)] for name, value in data.items()]
+    rows += [[f"lime: {name}", str(value)] for name, value in (lime or {}).items()]
     return table([*rows, ["labels", f"{len(labels)} names" if labels else "none"]])

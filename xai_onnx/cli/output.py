@@ -86,7 +86,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="KIND|KIND:NAME|NAME",
         help="what is differentiated: the class score before a final softmax or sigmoid (logits, "
         "the default), the output itself (output), or for other models segmentation, region, "
-        "detection, embedding; NAME says of which value",
+        "detection, embedding; NAME says of which value; with --method lime: logit or probability",
     )
     parser.add_argument(
         "--input", metavar="NAME", help="the input that takes the picture, where several could"

@@ -26,7 +26,7 @@ class Sides:
 
         explained = exporters.explained_bytes(model)
         self._plain, self._twin, self._explained = (
-            Session(source, providers, _options(threads)) for source in (model, model, explained)
+            Session(source, providers, options(threads)) for source in (model, model, explained)
         )
         manifest = self._explained.manifest
         assert manifest is not None
@@ -71,7 +71,7 @@ class Sides:
         return rotate(calls, rounds=rounds, calls=count, progress=progress)
 
 
-def _options(threads: int) -> Any:
+def options(threads: int) -> Any:
     """Session options under which an idle session leaves the cores to the others."""
     options = runtime().SessionOptions()
     options.intra_op_num_threads = threads
