@@ -1,10 +1,14 @@
 """The benchmark scripts run, print what they promise, and fail where they should."""
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import backend_node_tests
 import check_models
+import conformance
 import cost
+import cv2
 import directional
 import emitted_gradient
 import gradient_cost
@@ -13,13 +17,23 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
+import protopnet_cost
+import protopnet_numerics
+import protopnet_training
 import pytest
+import small_nets
+import stamps
 import torch
 from emitted import parsed
 from onnx import numpy_helper
+from PIL import Image
+from small_protopnet import backbone as small_backbone
 from tiny_net import saved, tensors, tiny_net
+from torch import nn
 from torch_oracle import OnTheSameSide, TorchClassifier, activations_and_gradient
+from zoo import Architecture
 
+from exporters.vjp_rules import VJP_RULES
 from xai_onnx.explanation import Explanation, Prediction
 
 
@@ -248,3 +262,153 @@ def test_maps_that_are_the_same_agree_wholly_and_reversed_ones_not():
     )
     assert (count, overlap) == (1, 0.0)
     assert middle == pytest.approx(-1)
+
+
+def _small_resnet():
+    return small_nets.ResNet(small_nets.BasicBlock).eval()
+
+
+def test_conformance_measures_an_architecture_and_prints_its_row():
+    row = conformance.measured("small", Architecture(_small_resnet, 32))
+    assert row.oracle == "autograd"
+    assert row.verdict == "ok"
+    assert max(row.gradient, row.cam) <= conformance.TOLERANCE
+    printed = "\n".join(conformance.report([row]))
+    assert "gradient: 1 of 1 within" in printed
+    assert "ok: 1 of 1" in printed
+
+
+def test_conformance_fails_a_wrong_rule(monkeypatch):
+    monkeypatch.setitem(VJP_RULES, "Relu", VJP_RULES["Identity"])
+    row = conformance.measured("small", Architecture(_small_resnet, 32))
+    assert row.verdict == "FAILED"
+    assert "FAILED: 1 of 1" in "\n".join(conformance.report([row]))
+
+
+def test_conformance_says_what_is_refused():
+    row = conformance.measured("no map", Architecture(lambda: nn.Flatten(), 32))
+    assert row.verdict != "ok"
+    assert "no map: " in "\n".join(conformance.report([row]))
+
+
+def test_remembered_answers_are_those_of_the_network():
+    class Counted(torch.nn.Module):
+        seen = 0
+
+        def forward(self, images):
+            self.seen += len(images)
+            return images * 2
+
+    net = protopnet_training.Remembered(Counted())
+    images = torch.arange(12.0).reshape(4, 3)
+    torch.testing.assert_close(net(images[:3]), images[:3] * 2)
+    torch.testing.assert_close(net(images.flip(0)), images.flip(0) * 2)
+    assert net.net.seen == 4
+
+
+def test_verdicts_of_training_are_said():
+    given = [[True] * 96 + [False] * 4, [True] * 93 + [False] * 7, [True] * 92 + [False] * 8]
+    hits = [True] * 9 + [False]
+    rows = protopnet_training.verdicts(*given, hits, "2 of 10 dropped", (1.0, 2.0))
+    assert [row[1] for row in rows] == ["96.00 %", "93.00 %", "92.00 %", "90.0% of 10", "2 s"]
+    assert [row[2].partition(" ")[0] for row in rows[1:4:2]] == ["within", "within"]
+    worse = protopnet_training.verdicts(
+        given[0], [True] * 92 + [False] * 8, given[2], hits[1:], "", (1.0, 2.0)
+    )
+    assert [row[2].partition(" ")[0] for row in worse[1:4:2]] == ["BEYOND", "BEYOND"]
+
+
+def test_folds_spread_each_category():
+    classes = np.repeat(np.arange(3), (11, 25, 8))
+    fold = protopnet_training._folds(classes)
+    for owner in range(3):
+        counts = np.bincount(fold[classes == owner], minlength=protopnet_training.FOLDS)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_composites_show_the_object_where_the_mask_says(tmp_path):
+    stamp = np.zeros((40, 60, 4), np.uint8)
+    stamp[10:30, 5:50] = (255, 0, 255, 255)
+    Image.fromarray(stamp).save(tmp_path / "stamp.png")
+    pictures, masks = stamps.composites([tmp_path / "stamp.png"], 5, seed=0)
+    assert pictures.shape == (5, 224, 224, 3)
+    inside = cv2.erode(masks.transpose(1, 2, 0).astype(np.uint8), np.ones((5, 5))).astype(bool)
+    assert inside.any()
+    colours = pictures.transpose(1, 2, 0, 3)[inside].astype(int)
+    assert np.abs(colours - (255, 0, 255)).max() <= 40  # bicubic resizing overshoots at edges
+
+
+def test_lite0_as_a_torch_module(lite0):
+    import lite0_module
+
+    model = onnx.load(lite0)
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(lite0_module.LAST, 1, None))
+    images = np.random.default_rng(0).normal(size=(1, 3, 224, 224)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (expected,) = session.run(None, {"input": images})
+    with torch.no_grad():
+        given = lite0_module.Lite0().eval()(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_protopnet_cost_prints_every_side_and_a_verdict_for_each_limit(monkeypatch, capsys):
+    def backbone(name, folder):
+        path = folder / "plain.onnx"
+        onnx.save(small_backbone(8, size=32), path)
+        return path
+
+    for name, value in {"CHANNELS": 8, "CELLS": 8, "SIDE": 32, "TOP": 3}.items():
+        monkeypatch.setattr(protopnet_cost, name, value)
+    monkeypatch.setattr(protopnet_cost, "backbone", backbone)
+    protopnet_cost.main(["--prototypes", "12", "--rounds", "2", "--seconds", "0.001"])
+    out = capsys.readouterr().out
+    for side in protopnet_cost.SIDES:
+        assert out.count(f"\n  {side}  ") >= 2
+    verdicts = [line for line in out.splitlines() if line.startswith(("within", "BEYOND"))]
+    assert len(verdicts) == 2 * 3 + 2
+
+
+def test_the_naive_protopnet_computes_the_same():
+    """What the export is compared with in time gives the same numbers, in every output."""
+    arrays = protopnet_cost.prototypes(40)
+    with tempfile.TemporaryDirectory() as folder:
+        files = protopnet_cost.heads(arrays, Path(folder))
+        feed = {"image": np.random.default_rng(1).random((2, 128, 7, 7), np.float32)}
+        results = {}
+        for side, path in files.items():
+            session = onnxruntime.InferenceSession(path)
+            names = [value.name for value in session.get_outputs()]
+            results[side] = dict(zip(names, session.run(names, feed), strict=True))
+    assert len(results["naive"]) == 2
+    assert len(results["naive, same outputs"]) == 6
+    for side in ("naive", "naive, same outputs"):
+        for name, array in results[side].items():
+            np.testing.assert_allclose(array, results["head"][name], rtol=1e-3, atol=1e-4)
+
+
+def test_protopnet_numerics_prints_every_variant(capsys):
+    protopnet_numerics.main(["--prototypes", "40", "--pictures", "4"])
+    out = capsys.readouterr().out
+    assert "4 pictures, 40 prototypes, 40 matches with d < 1e-3" in out
+    for variant in ("naive", "centred search", "exact minimum", "float16 search"):
+        assert f"\n{variant}  " in out
+    assert out.count("\nwithin ") == 3
+
+
+def test_protopnet_numerics_sees_an_inexact_head():
+    """Similarities that are off by 2e-5."""
+    arrays = protopnet_cost.prototypes(6)
+    z = np.random.default_rng(0).random((2, 128, 7, 7), np.float32)
+    exact = protopnet_numerics.float64(z, arrays)
+    right = {
+        "similarities": exact["similarities"].astype(np.float32),
+        "locations": exact["everywhere"].argmin(2),
+        "logits": exact["similarities"] @ arrays.weights.T,
+    }
+    wrong = {**right, "similarities": right["similarities"] + np.float32(2e-5)}
+    found = dict.fromkeys(("naive", "centred", "float32", "float16"), right)
+    said = protopnet_numerics.report(found, exact, arrays)
+    assert [line.split()[0] for line in said[-3:]] == ["within"] * 3
+    said = protopnet_numerics.report({**found, "float32": wrong}, exact, arrays)
+    assert said[-3].startswith("BEYOND")

@@ -1,0 +1,289 @@
+"""How well a trained ProtoPNet classifies, what pruning costs, and whether it looks at the object.
+
+    python benchmarks/protopnet_training.py [--only fashion|stamps] [--threads N]
+
+fashion: the shipped model's training on Fashion-MNIST (`scripts/train_demo_protopnet.py`), beside
+the same small CNN with global average pooling and a linear layer, trained as long.
+stamps: 7 categories of photo cut-outs on backgrounds, five folds by stamp; the bundled
+EfficientNet-Lite0, not trained further, with a linear layer behind its pooled features, or with a
+ProtoPNet's layers behind the classes that it sees in each cell.
+
+An object's pixels are those of the stamp's alpha channel, in Fashion-MNIST those above 0. Needs the
+Debian packages dataset-fashion-mnist and tuxpaint-stamps-default, and the `dev` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lite0_module import CellClasses, Lite0
+from numpy.typing import NDArray
+from stamps import FOLDERS, composites, stamps
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - as everywhere in torch
+
+from exporters import protopnet
+from exporters.protopnet import LabelledPictures, Schedule, Trained
+from xai_onnx.cli.output import table
+from xai_onnx.measure import environment
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+import train_demo_protopnet as demo
+
+POINTS, ON_OBJECT = 3.5, 0.90
+FOLDS, EACH = 5, 8
+STAMPS = {
+    "per_class": 8,
+    "channels": 64,
+    "schedule": Schedule(
+        warm_epochs=0,
+        joint_epochs=7,
+        last_passes=5,
+        batch_size=32,
+        decay_every=5,
+        last_rate=1e-3,
+    ),
+}
+LINEAR_PASSES = 30  # over the stamps' pooled features
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=[*PARTS])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    print(", ".join(f"{key} {value}" for key, value in environment().items()))
+    print(f"torch {torch.__version__}, {arguments.threads} thread(s)", flush=True)
+    for part in [arguments.only] if arguments.only else PARTS:
+        print("\n".join(["", part, *table(PARTS[part]())]), flush=True)
+
+
+class Accuracy:
+    """Measures held-out accuracy where the stages of a training end."""
+
+    def __init__(self, pictures: LabelledPictures) -> None:
+        self.pictures = pictures
+        self.measured: list[tuple[str, NDArray[np.bool_]]] = []
+
+    def __call__(self, stage: str, model: nn.Module) -> None:
+        """What `protopnet.train` calls after each step."""
+        if stage == "last layer":
+            self.measured.append(
+                (stage, right(protopnet.logits(model, self.pictures), self.pictures))
+            )
+
+
+def right(scores: NDArray[np.float32], pictures: LabelledPictures) -> NDArray[np.bool_]:
+    """Which pictures are classified as they are labelled."""
+    return scores.argmax(1) == pictures.classes
+
+
+def on_object(trained: Trained, mask: Callable[[str], NDArray[np.bool_]]) -> list[bool]:
+    """For each prototype, whether the centre of its box lies on the object."""
+    sources = trained.arrays.sources
+    assert sources is not None
+    return [
+        bool(mask(name)[(y0 + y1) // 2, (x0 + x1) // 2])
+        for name, (y0, y1, x0, x1) in zip(sources.image_ids, sources.boxes, strict=True)
+    ]
+
+
+def verdicts(
+    linear: Iterable[bool],
+    whole: Iterable[bool],
+    pruned: Iterable[bool],
+    hits: list[bool],
+    dropped: str,
+    seconds: tuple[float, float],
+) -> list[list[str]]:
+    """Rows of a table."""
+    base, before, after = (100 * float(np.mean([*given])) for given in (linear, whole, pruned))
+    share = float(np.mean(hits))
+    return [
+        ["test accuracy, linear head", f"{base:.2f} %", f"{seconds[0]:.0f} s"],
+        [
+            "test accuracy, prototypes",
+            f"{before:.2f} %",
+            said(base - before <= POINTS, f"{POINTS} points"),
+        ],
+        ["  after pruning", f"{after:.2f} %", dropped],
+        [
+            "boxes with their centre on the object",
+            f"{share:.1%} of {len(hits)}",
+            said(share >= ON_OBJECT, f"{ON_OBJECT:.0%}"),
+        ],
+        ["time of training", f"{seconds[1]:.0f} s", ""],
+    ]
+
+
+def said(reached: bool, limit: str) -> str:
+    """Whether a figure is where it should be."""
+    return f"{'within' if reached else 'BEYOND'} {limit}"
+
+
+def fashion() -> list[list[str]]:
+    """Fashion-MNIST, all of it."""
+    train, test = (demo.read_fashion_mnist(demo.DATA, split) for split in ("train", "t10k"))
+    start = time.perf_counter()
+    linear = right(_small_cnn_with_linear_head(train, test), test)
+    middle = time.perf_counter()
+    accuracy = Accuracy(test)
+    trained = demo.train(train, after_step=accuracy)
+    end = time.perf_counter()
+    hits = on_object(trained, lambda name: train.seen(train.ids.index(name))[..., 0] > 0)
+    (_, whole), (_, pruned) = accuracy.measured
+    dropped = trained.arrays.notes[0]
+    return verdicts(linear, whole, pruned, hits, dropped, (middle - start, end - middle))
+
+
+def _small_cnn_with_linear_head(
+    train: LabelledPictures, test: LabelledPictures
+) -> NDArray[np.float32]:
+    """Trained with the joint stage's epochs, batches and rates."""
+    schedule = demo.SCHEDULE
+    torch.manual_seed(demo.SEED)
+    net = nn.Sequential(
+        protopnet.small_cnn(1, demo.WIDTH),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2 * demo.WIDTH, len(train.labels)),
+    )
+    optimizer = torch.optim.Adam(
+        net.parameters(), schedule.backbone_rate, weight_decay=schedule.weight_decay
+    )
+    decay = torch.optim.lr_scheduler.StepLR(optimizer, schedule.decay_every, schedule.decay)
+    classes, rng = torch.from_numpy(train.classes), np.random.default_rng(demo.SEED)
+    for _ in range(schedule.joint_epochs):
+        for batch in _batches(rng.permutation(len(train)), schedule.batch_size):
+            scores = net(torch.from_numpy(train.tensor(batch)))
+            optimizer.zero_grad()
+            F.cross_entropy(scores, classes[torch.from_numpy(batch)]).backward()
+            optimizer.step()
+        decay.step()
+    net.eval()
+    with torch.no_grad():
+        return np.concatenate(
+            [
+                net(torch.from_numpy(test.tensor(b))).numpy()
+                for b in _batches(np.arange(len(test)), 256)
+            ]
+        )
+
+
+def tux_paint_stamps() -> list[list[str]]:
+    """Five folds; what is printed is over all of them."""
+    paths, classes = stamps()
+    pictures, masks = composites(paths, EACH, seed=0)
+    fold, classes = _folds(classes).repeat(EACH), classes.repeat(EACH)
+    net = Remembered(Lite0()).eval()
+    backbone = nn.Sequential(net, CellClasses()).eval()
+    linear, whole, pruned, hits, notes = [], [], [], [], []
+    start = time.perf_counter()
+    with torch.no_grad():
+        everything = _labelled(pictures, classes, np.arange(len(pictures)))
+        for batch in _batches(np.arange(len(pictures)), 32):
+            net(torch.from_numpy(everything.tensor(batch)))
+    seconds = np.array([time.perf_counter() - start] * 2)
+    for number in range(FOLDS):
+        train, test = (
+            _labelled(pictures, classes, np.flatnonzero(here))
+            for here in (fold != number, fold == number)
+        )
+        start = time.perf_counter()
+        linear += [*right(_pooled_with_linear_head(net, train, test), test)]
+        middle = time.perf_counter()
+        accuracy = Accuracy(test)
+        trained = protopnet.train(backbone, train, frozen=True, after_step=accuracy, **STAMPS)
+        seconds += (middle - start, time.perf_counter() - middle)
+        (_, before), (_, after) = accuracy.measured
+        whole += [*before]
+        pruned += [*after]
+        hits += on_object(trained, lambda name: masks[int(name)])
+        notes.append(trained.arrays.notes[0])
+    return verdicts(linear, whole, pruned, hits, "; ".join(notes), (seconds[0], seconds[1]))
+
+
+def _labelled(
+    pictures: NDArray[np.uint8], classes: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> LabelledPictures:
+    return LabelledPictures(
+        pictures[chosen],
+        classes[chosen],
+        labels=tuple(FOLDERS),
+        preprocess="lite,size=224,resize=224",
+        ids=[str(number) for number in chosen],
+    )
+
+
+class Remembered(nn.Module):
+    """A network that isn't trained and whose answers are kept: the folds share pictures."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self._known: dict[bytes, torch.Tensor] = {}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network gives, [B, ...]."""
+        if torch.compiler.is_compiling():  # while it is exported
+            return self.net(images)
+        keys = [hashlib.sha256(image.numpy().tobytes()).digest() for image in images]
+        new = [n for n, key in enumerate(keys) if key not in self._known]
+        if new:
+            self._known |= zip((keys[n] for n in new), self.net(images[new]), strict=True)
+        return torch.stack([self._known[key] for key in keys])
+
+
+def _folds(classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each category spread over the folds, in an order of its own."""
+    fold = np.empty(len(classes), np.int64)
+    rng = np.random.default_rng(0)
+    for owner in np.unique(classes):
+        mine = np.flatnonzero(classes == owner)
+        fold[rng.permutation(mine)] = np.arange(len(mine)) % FOLDS
+    return fold
+
+
+def _pooled_with_linear_head(
+    net: nn.Module, train: LabelledPictures, test: LabelledPictures
+) -> NDArray[np.float32]:
+    """A linear layer on the mean of the last feature map, fitted with Adam."""
+    with torch.no_grad():
+        pooled = [
+            torch.cat(
+                [
+                    net(torch.from_numpy(given.tensor(b))).mean((2, 3))
+                    for b in _batches(np.arange(len(given)), 32)
+                ]
+            )
+            for given in (train, test)
+        ]
+    torch.manual_seed(0)
+    layer = nn.Linear(pooled[0].shape[1], len(train.labels))
+    optimizer = torch.optim.Adam(layer.parameters(), 1e-3, weight_decay=1e-3)
+    classes, rng = torch.from_numpy(train.classes), np.random.default_rng(0)
+    for _ in range(LINEAR_PASSES):
+        for batch in _batches(rng.permutation(len(train)), 32):
+            rows = torch.from_numpy(batch)
+            optimizer.zero_grad()
+            F.cross_entropy(layer(pooled[0][rows]), classes[rows]).backward()
+            optimizer.step()
+    return layer(pooled[1]).detach().numpy()
+
+
+def _batches(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+PARTS = {"fashion": fashion, "stamps": tux_paint_stamps}
+
+if __name__ == "__main__":
+    main()
