@@ -3,6 +3,7 @@
 from importlib import resources
 
 import pytest
+from PIL import ImageDraw
 from tiny_net import LABELS, PREPROCESS, saved, tiny_net
 
 import exporters
@@ -66,3 +67,17 @@ def export(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Every text that a figure holds."""
+    texts = []
+    original = ImageDraw.ImageDraw.text
+
+    def text(self, xy, text, *args, **kwargs):
+        texts.append(text)
+        return original(self, xy, text, *args, **kwargs)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return texts

@@ -114,6 +114,13 @@ class TestExplain:
             assert run(*arguments, "--check") == 2
             assert "--check is for a ProtoPNet" in capsys.readouterr().err
 
+    def test_check_with_lime_is_refused_before_anything_is_written(self, explained, capsys):
+        picture = explained / "x.png"
+        given = ("explain", explained / "model.onnx", explained / "0.png")
+        assert run(*given, "-o", picture, "--method", "lime", "--check") == 2
+        assert "--check is for a ProtoPNet" in capsys.readouterr().err
+        assert not picture.exists()
+
     def test_a_page_is_for_prototypes(self, explained, tiny_explained, capsys):
         place = explained / "r.html"
         assert run("explain", tiny_explained, explained / "0.png", "-o", place) == 2

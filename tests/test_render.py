@@ -3,7 +3,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from xai_onnx import render
 from xai_onnx.errors import ImageError, OutputFileError
@@ -44,20 +44,6 @@ def grey(height, width, value=128):
 
 def colourfulness(image):
     return np.ptp(image.astype(int), axis=-1)
-
-
-@pytest.fixture
-def written(monkeypatch):
-    """Every text that a figure holds, with its place."""
-    texts = []
-    original = ImageDraw.ImageDraw.text
-
-    def text(self, xy, text, *args, **kwargs):
-        texts.append(text)
-        return original(self, xy, text, *args, **kwargs)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    return texts
 
 
 class TestOverlay:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from xai_onnx import render
 from xai_onnx.errors import ImageError
@@ -45,20 +45,6 @@ def explanation(image, **changes):
         "box": (0.0, 0.0, float(width), float(height)),
     }
     return LimeExplanation(**(fields | changes))
-
-
-@pytest.fixture
-def written(monkeypatch):
-    """Every text that a figure holds."""
-    texts = []
-    original = ImageDraw.ImageDraw.text
-
-    def text(self, xy, text, *args, **kwargs):
-        texts.append(text)
-        return original(self, xy, text, *args, **kwargs)
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
-    return texts
 
 
 class TestOverlay:

@@ -106,14 +106,17 @@ def _open(arguments: argparse.Namespace) -> Model:
     from xai_onnx.session import Session
 
     session = Session(arguments.model, arguments.provider)
+    by_prototypes = session.manifest is not None and session.manifest.prototypes is not None
+    if arguments.check and not (by_prototypes and arguments.method in (None, *PROTOTYPES)):
+        raise MethodError(
+            f"{arguments.model}: --check is for a ProtoPNet that is explained by its prototypes"
+        )
     if arguments.method is None and session.manifest is not None and session.manifest.lime:
         arguments.method = "lime"
     if arguments.method == "lime":
         return lime.open_model(session, arguments)
     lime.refuse_options(arguments)
     if session.manifest is None:
-        if arguments.check:
-            raise MethodError(f"{arguments.model}: --check is for a ProtoPNet, which it isn't")
         import exporters
 
         explained = exporters.explained_bytes(
@@ -137,8 +140,6 @@ def _open(arguments: argparse.Namespace) -> Model:
                 f"{arguments.model}: is explained already, so --{option.replace('_', '-')} comes "
                 "too late; export it again with that option"
             )
-    if arguments.check and session.manifest.prototypes is None:
-        raise MethodError(f"{arguments.model}: --check is for a ProtoPNet, which it isn't")
     return Model(session, arguments.preprocess)
 
 
