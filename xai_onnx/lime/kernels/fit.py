@@ -22,7 +22,8 @@ Floats = NDArray[np.float64]
 
 @kernel(
     "void(uint8[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], "
-    "float64[:, ::1])"
+    "float64[:, ::1])",
+    fused=True,
 )
 def accumulate(
     masks: NDArray[np.uint8],
@@ -44,39 +45,54 @@ def accumulate(
     """
     n, d = masks.shape
     labels = targets.shape[1]
-    on = np.zeros((d + 1, ROWS))
-    rows, y = np.zeros((ROWS, d + 1)), np.zeros((ROWS, labels))
+    on, rows = np.zeros((ROWS, d + 1)), np.zeros((ROWS, d + 1))
+    y = np.zeros((ROWS, labels))
     for start in range(0, n, ROWS):
         size = min(ROWS, n - start)
-        on[:, size:] = 0.0
+        on[size:] = 0.0
         for q in range(size):
             r = start + q
             w = weights[r]
             for j in range(d):
-                on[j, q] = masks[r, j]
-                rows[q, j] = w * masks[r, j]
-            on[d, q] = 1.0
+                bit = np.float64(masks[r, j])
+                on[q, j] = bit
+                rows[q, j] = w * bit
+            on[q, d] = 1.0
             rows[q, d] = w
             for label in range(labels):
                 y[q, label] = w * targets[r, label]
                 squares[0, label] += y[q, label] * targets[r, label]
                 squares[1, label] += w * w
         # In the order of the rows; a product with 0 or 1 is exact. Written out, for the compiler
-        # makes no vector instructions of an inner loop over the rows.
+        # makes no vector instructions of an inner loop over the rows; two lines of sums at a time,
+        # so that a row is loaded once for both. The last line may be left over.
+        for i in range(0, d, 2):
+            first, second = pairs[i], pairs[i + 1]
+            a, b, c, e = on[0, i], on[1, i], on[2, i], on[3, i]
+            f, g, h, k = on[4, i], on[5, i], on[6, i], on[7, i]
+            m, o, p, s = on[0, i + 1], on[1, i + 1], on[2, i + 1], on[3, i + 1]
+            t, u, v, x = on[4, i + 1], on[5, i + 1], on[6, i + 1], on[7, i + 1]
+            for j in range(i + 2):
+                r0, r1, r2, r3 = rows[0, j], rows[1, j], rows[2, j], rows[3, j]
+                r4, r5, r6, r7 = rows[4, j], rows[5, j], rows[6, j], rows[7, j]
+                total = (((first[j] + a * r0) + b * r1) + c * r2) + e * r3
+                first[j] = (((total + f * r4) + g * r5) + h * r6) + k * r7
+                total = (((second[j] + m * r0) + o * r1) + p * r2) + s * r3
+                second[j] = (((total + t * r4) + u * r5) + v * r6) + x * r7
         for i in range(d + 1):
-            a, b, c, e = on[i, 0], on[i, 1], on[i, 2], on[i, 3]
-            f, g, h, k = on[i, 4], on[i, 5], on[i, 6], on[i, 7]
-            for j in range(i + 1):
-                total = ((pairs[i, j] + a * rows[0, j]) + b * rows[1, j]) + c * rows[2, j]
-                total = ((total + e * rows[3, j]) + f * rows[4, j]) + g * rows[5, j]
-                pairs[i, j] = (total + h * rows[6, j]) + k * rows[7, j]
+            a, b, c, e = on[0, i], on[1, i], on[2, i], on[3, i]
+            f, g, h, k = on[4, i], on[5, i], on[6, i], on[7, i]
             for j in range(labels):
-                total = ((products[i, j] + a * y[0, j]) + b * y[1, j]) + c * y[2, j]
-                total = ((total + e * y[3, j]) + f * y[4, j]) + g * y[5, j]
-                products[i, j] = (total + h * y[6, j]) + k * y[7, j]
+                total = (((products[i, j] + a * y[0, j]) + b * y[1, j]) + c * y[2, j]) + e * y[3, j]
+                products[i, j] = (((total + f * y[4, j]) + g * y[5, j]) + h * y[6, j]) + k * y[7, j]
+            if i == d and d % 2 == 0:
+                for j in range(d + 1):
+                    total = ((pairs[i, j] + a * rows[0, j]) + b * rows[1, j]) + c * rows[2, j]
+                    total = ((total + e * rows[3, j]) + f * rows[4, j]) + g * rows[5, j]
+                    pairs[i, j] = (total + h * rows[6, j]) + k * rows[7, j]
 
 
-@kernel("void(float64[:, ::1], float64[:, ::1])")
+@kernel("void(float64[:, ::1], float64[:, ::1])", fused=True)
 def solve(matrix: Floats, right: Floats) -> None:
     """Solve a symmetric positive semidefinite system by Cholesky, in place.
 

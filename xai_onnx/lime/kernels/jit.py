@@ -21,30 +21,33 @@ PACKAGE = "xai_onnx.lime.kernels"
 KERNELS: dict[str, tuple[Any, tuple[str, ...]]] = {}  # name -> dispatcher, usual signatures
 
 
-def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*signatures: str, fused: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Numba: without the GIL, kept on disk, IEEE arithmetic.
 
-    Division by zero gives infinity or NaN as in NumPy. Nothing is reordered (no ``fastmath``), for
-    the results are compared bit for bit.
+    Division by zero gives infinity or NaN as in NumPy. Nothing is reordered, for the results are
+    compared bit for bit.
 
     Args:
         signatures: the types that it is usually called with, as ``"void(float32[:, ::1], int64)"``;
             none for a function that only other kernels call.
+        fused: whether the machine may round ``a * b + c`` once, where it can; for kernels whose
+            results are compared to a tolerance, not bit for bit with others'.
     """
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"} if fused else False}
 
     def compiled(function: Callable[..., Any]) -> Any:
         name = f"{function.__module__.removeprefix(PACKAGE + '.')}.{function.__name__}"
         if name in KERNELS:
             raise ValueError(f"there are two kernels {name}")
         try:
-            dispatcher = njit(cache=True, nogil=True, error_model="numpy")(function)
+            dispatcher = njit(cache=True, **options)(function)
         except RuntimeError as error:  # no folder can be written, as in a locked-down container
             warnings.warn(
                 f"the kernel {name} is compiled anew in every process, for Numba can't keep it on "
                 f"disk: {error}; set NUMBA_CACHE_DIR to a folder that can be written",
                 stacklevel=2,
             )
-            dispatcher = njit(nogil=True, error_model="numpy")(function)
+            dispatcher = njit(**options)(function)
         if signatures:
             KERNELS[name] = (dispatcher, signatures)
         return dispatcher
