@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 
 from xai_onnx.cli.output import progress, table
 from xai_onnx.lime import sampling
-from xai_onnx.lime.surrogate import ALPHA, Gram, fit, jackknife
+from xai_onnx.lime.estimate import Scored, estimate
+from xai_onnx.lime.surrogate import ALPHA, Gram, fit
 from xai_onnx.measure import environment
 
 D = 60
-DESIGNS = ("iid", "foldover", "glime")
+ADJUSTED = "adjusted"  # foldover with regression adjustment, the default
+DESIGNS = ("iid", "glime", "foldover", ADJUSTED)
 RATIO_LIMIT = 0.85  # foldover / iid, of the sigmoid at N = 512
 CALIBRATED = (0.8, 1.25)  # estimated / true error of foldover, where there are blocks enough
 BLOCKS_ENOUGH = 8
@@ -70,13 +72,13 @@ def answer(
     function: Function, design: str, samples: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Coefficients and their standard errors, of one class."""
-    blocks: list[Gram] = []
-    for block in sampling.masks(D, samples, seed, sampling=design):
-        blocks.append(Gram(D, 1, np.zeros(1)))
-        blocks[-1].add(block.masks, block.weights, function(block.masks)[:, None])
-    errors = jackknife(blocks)
-    total = sum(blocks[1:], blocks[0])
-    return fit(total).coefficients[0], None if errors is None else errors[0]
+    drawn = sampling.masks(D, samples, seed, sampling="foldover" if design == ADJUSTED else design)
+    blocks = [
+        Scored(block.masks, block.weights, function(block.masks)[:, None], np.zeros(1))
+        for block in drawn
+    ]
+    found = estimate(blocks, design == ADJUSTED, sampling.WIDTH)
+    return found.fit.coefficients[0], None if found.errors is None else found.errors[0]
 
 
 def limit(function: Function, samples: int) -> Gram:
@@ -102,14 +104,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, function in functions().items():
             many = limit(function, arguments.truth)
             truth = fit(many).coefficients[0]
-            rows = [[name, *DESIGNS, "foldover / iid", "estimated / true error"]]
+            rows = [[name, *DESIGNS, "of iid", "of iid", "estimated / true error"]]
             for samples in counts:
                 shrunk = fit(many, ALPHA * arguments.truth / samples).coefficients[0]
                 found = {}
                 for design in DESIGNS:
                     seeds = range(arguments.seeds)
                     runs = [answer(function, design, samples, seed) for seed in seeds]
-                    found[design] = figures(runs, truth, shrunk)
+                    chance = truth if design == ADJUSTED else shrunk
+                    found[design] = figures(runs, truth, chance)
                     bar.update()
                 rows.append(row(samples, found))
                 verdicts += judged(name, samples, found)
@@ -123,12 +126,12 @@ Figures = tuple[float, float | None]  # relative error; estimated / true, where 
 def figures(
     runs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64] | None]],
     truth: NDArray[np.float64],
-    shrunk: NDArray[np.float64],
+    middle: NDArray[np.float64],
 ) -> Figures:
     """Of all seeds: the mean relative error, and the jackknife's over the true one (both rms)."""
     error = float(np.mean([np.linalg.norm(beta - truth) for beta, _ in runs]))
     error /= float(np.linalg.norm(truth))
-    missed = [beta - shrunk for beta, _ in runs]
+    missed = [beta - middle for beta, _ in runs]
     if runs[0][1] is None:
         return error, None
     estimated = np.mean([np.square(errors).sum() for _, errors in runs if errors is not None])
@@ -138,11 +141,11 @@ def figures(
 def row(samples: int, found: dict[str, Figures]) -> list[str]:
     calibration = [
         "-" if found[design][1] is None else f"{design} {found[design][1]:.2f}"
-        for design in ("iid", "foldover")
+        for design in ("iid", "foldover", ADJUSTED)
     ]
     errors = [f"{found[design][0]:.3f}" for design in DESIGNS]
-    ratio = found["foldover"][0] / found["iid"][0]
-    return [f"  N = {samples}", *errors, f"{ratio:.2f}", ", ".join(calibration)]
+    ratios = [f"{found[d][0] / found['iid'][0]:.2f}" for d in ("foldover", ADJUSTED)]
+    return [f"  N = {samples}", *errors, *ratios, ", ".join(calibration)]
 
 
 def judged(name: str, samples: int, found: dict[str, Figures]) -> Iterator[str]:
@@ -151,12 +154,14 @@ def judged(name: str, samples: int, found: dict[str, Figures]) -> Iterator[str]:
         ratio = found["foldover"][0] / found["iid"][0]
         verdict = "within" if ratio <= RATIO_LIMIT else "BEYOND"
         yield f"{verdict} {RATIO_LIMIT}: foldover / iid, {name}, N = {samples}: {ratio:.3f}"
-    calibration = found["foldover"][1]
-    if calibration is not None and samples >= BLOCKS_ENOUGH * sampling.block_size(D):
+    for design in ("foldover", ADJUSTED):
+        calibration = found[design][1]
+        if calibration is None or samples < BLOCKS_ENOUGH * sampling.block_size(D):
+            continue
         low, high = CALIBRATED
         verdict = "within" if low <= calibration <= high else "BEYOND"
         yield (
-            f"{verdict} {low}-{high}: estimated / true error, {name}, N = {samples}: "
+            f"{verdict} {low}-{high}: estimated / true error, {design}, {name}, N = {samples}: "
             f"{calibration:.3f}"
         )
 

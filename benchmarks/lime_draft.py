@@ -1,6 +1,6 @@
 """How fast LIME comes near its answer: sampling designs and an int8 draft, against lime itself.
 
-    python benchmarks/lime_draft.py [--pictures astronaut,chelsea,coffee,rocket] [--samples 2048]
+    python benchmarks/lime_draft.py [--pictures astronaut,chelsea,coffee] [--samples 1024]
         [--seeds 4] [--converged 16384] [--rounds 3] [--deadline 0.15] [--plot docs/lime_error.png]
 
 The bundled EfficientNet-Lite0; its int8 copy is calibrated on crops of scikit-image's pictures. The
@@ -8,12 +8,14 @@ reference answer is a long run of the float model over the same superpixels (fol
 seed), kept in --cache. For logit and probability of the predicted class it prints
 
 - forwards a second of both models, in turns;
-- the error of the coefficients, relative in their length, over the number of forwards: iid and
-  foldover on the float model, foldover on the draft, mean of the seeds;
+- the error of the coefficients, relative in their length, over the number of forwards: iid,
+  foldover, and foldover with regression adjustment (the default) on the float model, the default on
+  the draft; mean of the seeds;
 - lime itself with its default of 1,000 samples, the same session and superpixels: its error, its
   time, and the time of ours until the error is as small: `Model.lime` with the number of samples
   at which the curve of errors crosses lime's;
-- with a deadline: how many of the three strongest superpixels are those of the reference answer.
+- with a deadline: how many of the three strongest superpixels are those of the reference answer,
+  for quickshift's superpixels and for a coarse grid's, which cost no time.
 """
 
 from __future__ import annotations
@@ -42,29 +44,36 @@ from xai_onnx.cli.output import progress, table
 from xai_onnx.cli.sides import options
 from xai_onnx.errors import LimeWarning
 from xai_onnx.lime import sampling
+from xai_onnx.lime.estimate import Scored, estimate
 from xai_onnx.lime.perturb import Composer, baseline
 from xai_onnx.lime.score_scale import choose
-from xai_onnx.lime.surrogate import Gram, fit
 from xai_onnx.measure import environment, rotate
 from xai_onnx.model import Model
 from xai_onnx.preprocess import Prepared, prepare
 
-PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
+PICTURES = ("astronaut", "chelsea", "coffee")
 RECIPE = "lite"
 SCORES = ("logit", "probability")
 LIME_SAMPLES = 1000
 REFERENCE_SEED = 4_000_000_000
 CALIBRATION = 32  # crops
-IID, FOLDOVER, DRAFT = "iid", "foldover", "foldover, int8 draft"
-SIDES = (IID, FOLDOVER, DRAFT)
+IID, FOLDOVER, ADJUSTED, DRAFT = "iid", "foldover", "adjusted", "adjusted, int8 draft"
+SIDES = (IID, FOLDOVER, ADJUSTED, DRAFT)
+GRID = "grid,rows=4,columns=4"
 WANTED = {  # lime's time over ours, at lime's error
-    ("logit", FOLDOVER): 5.0,
-    ("probability", FOLDOVER): 2.5,
+    ("logit", ADJUSTED): 5.0,
+    ("probability", ADJUSTED): 2.5,
     ("logit", DRAFT): 10.0,
     ("probability", DRAFT): 5.0,
 }
 BATCH = 8
-COLORS = {IID: (120, 120, 120), FOLDOVER: (31, 119, 180), DRAFT: (214, 90, 30)}
+SHARES = (1, 2, 4, 6, 8, 12, 16, 24, 32)  # of the samples, in 32nds: where errors are taken
+COLORS = {
+    IID: (120, 120, 120),
+    FOLDOVER: (31, 119, 180),
+    ADJUSTED: (20, 140, 60),
+    DRAFT: (214, 90, 30),
+}
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.uint8]
@@ -92,15 +101,16 @@ class Models:
 class Subject:
     """One picture with its superpixels, and scores of any masks on it."""
 
-    def __init__(self, models: Models, name: str) -> None:
+    def __init__(self, models: Models, name: str, segments: str = "quickshift") -> None:
         """Segment the picture of scikit-image called `name`, and classify it."""
         recipe = models.plain.preprocess
         assert recipe is not None
-        self.name, self.models = name, models
+        self.name, self.models, self.method = name, models, segments
         self.pixels: NDArray[np.uint8] = getattr(data, name)()
         self.prepared: Prepared = prepare(self.pixels, recipe)
         tensor = self.prepared.tensor
-        self.segments = models.plain.lime(self.pixels, num_samples=1, batch_size=1).segments
+        once = {"segments": segments, "num_samples": 1, "batch_size": 1}
+        self.segments = models.plain.lime(self.pixels, **once).segments
         fill = baseline(tensor, self.segments, "mean", recipe=recipe, channels_last=False)
         self._composer = Composer(tensor, fill, self.segments, channels_last=False)
         self.d = self._composer.d
@@ -121,27 +131,13 @@ class Subject:
             rows.append(forwards(buffer, len(batch)))
         return np.concatenate(rows)
 
-    def coefficients(
-        self, model: Model, design: str, counts: Sequence[int], seed: int
-    ) -> list[Floats]:
-        """Coefficients [2, d], of logit and probability, after so many forwards each."""
-        masks = np.concatenate(
-            [
-                block.masks
-                for block in sampling.SAMPLING_DESIGNS[design](
-                    self.d, max(counts), seed, sampling.WIDTH
-                )
-            ]
-        )
-        targets = self._explained(self.scores(model, masks))
-        gram, found, done = Gram(self.d, len(SCORES), self._origin), [], 0
-        weights = sampling.proximity(self.d)[masks.sum(1)]
-        for count in counts:
-            rows = slice(done, count)
-            gram.add(masks[rows], weights[rows], targets[rows])
-            done = count
-            found.append(fit(gram).coefficients)
-        return found
+    def scored(self, model: Model, design: str, count: int, seed: int) -> list[Scored]:
+        """Masks of a design by block, with logit and probability."""
+        blocks = sampling.SAMPLING_DESIGNS[design](self.d, count, seed, sampling.WIDTH)
+        return [
+            Scored(b.masks, b.weights, self._explained(self.scores(model, b.masks)), self._origin)
+            for b in blocks
+        ]
 
     def _explained(self, rows: NDArray[np.float32]) -> Floats:
         return np.stack([scale.of(rows)[:, self.target] for scale in self._scales], axis=1)
@@ -153,8 +149,8 @@ class Subject:
         path = cache / f"{self.name}-{samples}-{key}.npy"
         if not path.exists():
             cache.mkdir(parents=True, exist_ok=True)
-            (found,) = self.coefficients(self.models.plain, "foldover", [samples], REFERENCE_SEED)
-            np.save(path, found)
+            many = self.scored(self.models.plain, "foldover", samples, REFERENCE_SEED)
+            np.save(path, estimate(many, False, sampling.WIDTH).fit.coefficients)
         stored: Floats = np.load(path)
         return stored
 
@@ -193,7 +189,6 @@ class Subject:
             self.target,
             num_samples=samples,
             score=SCORES[score],
-            sampling="iid" if side == IID else "foldover",
             draft_model=self.models.draft if side == DRAFT else None,
         )
         return time.perf_counter() - start
@@ -208,20 +203,33 @@ def curves(
     subject: Subject, reference: Floats, counts: Sequence[int], seeds: int
 ) -> dict[str, Floats]:
     """For each side the mean error over the seeds, [counts, 2]."""
-    found = {}
-    for side in SIDES:
-        model = subject.models.draft if side == DRAFT else subject.models.plain
-        design = "iid" if side == IID else "foldover"
-        runs = [subject.coefficients(model, design, counts, seed) for seed in range(seeds)]
-        found[side] = np.array(
-            [
-                [
-                    np.mean([error(run[i][k], reference[k]) for run in runs])
-                    for k in range(len(SCORES))
-                ]
-                for i in range(len(counts))
-            ]
+    errors = {side: np.zeros((len(counts), len(SCORES))) for side in SIDES}
+    plain, draft = subject.models.plain, subject.models.draft
+    for seed in range(seeds):
+        iid, foldover, drafted = (
+            subject.scored(model, design, max(counts), seed)
+            for model, design in ((plain, "iid"), (plain, "foldover"), (draft, "foldover"))
         )
+        runs = {IID: iid, FOLDOVER: foldover, ADJUSTED: foldover, DRAFT: drafted}
+        for side, blocks in runs.items():
+            for i, count in enumerate(counts):
+                adjusted = side in (ADJUSTED, DRAFT)
+                found = estimate(first(blocks, count), adjusted, sampling.WIDTH).fit.coefficients
+                errors[side][i] += [
+                    error(found[k], reference[k]) / seeds for k in range(len(SCORES))
+                ]
+    return errors
+
+
+def first(blocks: Sequence[Scored], count: int) -> list[Scored]:
+    """The first `count` rows."""
+    found = []
+    for block in blocks:
+        rows = slice(min(count, len(block.masks)))
+        parts = block.masks[rows], block.weights[rows], block.targets[rows]
+        if len(parts[0]):
+            found.append(Scored(*parts, block.origin))
+        count -= len(parts[0])
     return found
 
 
@@ -244,7 +252,7 @@ def crossing(counts: Sequence[int], errors: Floats, wanted: float) -> int | None
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", default=",".join(PICTURES))
-    parser.add_argument("--samples", type=int, default=2048)
+    parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--converged", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=3)
@@ -252,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "lime_draft")
     parser.add_argument("--plot", type=Path, default=Path("docs/lime_error.png"))
     arguments = parser.parse_args(argv)
-    counts = [arguments.samples >> shift for shift in range(5, -1, -1)]
+    counts = [arguments.samples * share // 32 for share in SHARES]
 
     print(", ".join(f"{key} {value}" for key, value in environment().items()), flush=True)
     warnings.simplefilter("ignore", LimeWarning)
@@ -274,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for key, ratio in against_lime(subject, reference, counts, every[-1], arguments):
                 ratios.setdefault(key, []).append(ratio)
             bar.update()
-        deadline_lines(subjects, arguments)
+        deadline_lines(models, names, arguments)
     for (score, side), wanted in WANTED.items():
         found = ratios.get((score, side), [])
         middle = float(np.median(found)) if found else float("nan")
@@ -296,7 +304,7 @@ def forwards_a_second(subject: Subject, rounds: int) -> dict[str, float]:
     }
     timed = rotate(calls, rounds=max(rounds, 3), calls=1)
     found = {side: 1000 * len(masks) / latency.median for side, latency in timed.items()}
-    return {IID: found[FOLDOVER], **found}
+    return {side: found[DRAFT if side == DRAFT else FOLDOVER] for side in SIDES}
 
 
 def speed_lines(speeds: dict[str, float]) -> list[str]:
@@ -328,7 +336,7 @@ def against_lime(
         runs = [subject.by_lime(k, seed) for seed in range(arguments.rounds)]
         theirs = float(np.mean([error(coefficients, reference[k]) for coefficients, _ in runs]))
         lines = [f"  lime, {score}: error {theirs:.3f} in {np.median([s for _, s in runs]):.2f} s"]
-        for side in (FOLDOVER, DRAFT):
+        for side in (ADJUSTED, DRAFT):
             samples = crossing(counts, found[side][:, k], theirs)
             if samples is None:
                 floor = found[side][-1, k]
@@ -348,29 +356,30 @@ def against_lime(
     return ratios
 
 
-def deadline_lines(subjects: Sequence[Subject], arguments: argparse.Namespace) -> None:
+def deadline_lines(models: Models, names: Sequence[str], arguments: argparse.Namespace) -> None:
     """Print how often the strongest superpixels are those of the reference answer."""
     rows = [[f"deadline {arguments.deadline:g} s", "forwards", "of the top 3", "all 3", "seconds"]]
-    for subject in subjects:
+    for subject in [Subject(models, name, s) for s in ("quickshift", GRID) for name in names]:
         reference = subject.reference(arguments.converged, arguments.cache)[0]
         best = set(np.argsort(-np.abs(reference))[:3])
-        for side in (FOLDOVER, DRAFT):
+        for model, draft in (("float32", None), ("int8 draft", models.draft)):
             runs = []
-            for seed in range(max(arguments.seeds, 2)):
+            for seed in range(max(arguments.seeds, 4)):
                 start = time.perf_counter()
-                found = subject.models.plain.lime(
+                found = models.plain.lime(
                     subject.pixels,
                     subject.target,
+                    segments=subject.method,
                     seed=seed,
                     deadline=arguments.deadline,
-                    draft_model=subject.models.draft if side == DRAFT else None,
+                    draft_model=draft,
                 )
                 seconds = time.perf_counter() - start
                 runs.append((found.forwards, len(best & set(found.ranked[:3])), seconds))
             forwards, common, seconds = (np.array(part) for part in zip(*runs, strict=True))
             rows.append(
                 [
-                    f"  {subject.name}, {side}",
+                    f"  {subject.name}, {subject.d} of {subject.method.split(',')[0]}, {model}",
                     f"{np.median(forwards):.0f}",
                     f"{common.mean():.2f}",
                     f"{(common == 3).mean():.0%}",

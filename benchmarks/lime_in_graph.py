@@ -81,6 +81,7 @@ class Sides:
             PICTURE,
             num_samples=self.samples,
             batch_size=self.batch,
+            adjustment=False,  # as in the file
             **{"segments": getattr(self, "segments", None), **segments},
         )
         return found

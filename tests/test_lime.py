@@ -142,11 +142,25 @@ def closed_form(d, p, width=sampling.WIDTH):
 
 
 class TestAnswers:
+    def test_adjusted_or_not_the_answer_is_the_same_within_its_errors(self):
+        tensor, model = tensors(1), opened(tiny_net())
+        options = {"segments": QUADRANTS, "preprocessed": True, "num_samples": 500}
+        adjusted = model.lime(tensor, 2, **options)
+        plain = model.lime(tensor, 2, adjustment=False, **options)
+        assert adjusted.adjusted
+        assert not plain.adjusted
+        apart = np.abs(adjusted.coefficients - plain.coefficients)
+        assert apart.max() > 0
+        assert (apart < 5 * plain.standard_errors + 1e-3).all()  # five sigma, and the penalty
+        assert not model.lime(tensor, 2, sampling="iid", **options).adjusted
+
     def test_equal_to_a_slow_twin(self):
         """Masks, composing, forwards and fit, one picture at a time, by NumPy."""
         tensor, tiny = tensors(1), tiny_net()
         model = opened(tiny)
-        found = model.lime(tensor, 2, segments=QUADRANTS, preprocessed=True, num_samples=500)
+        options = {"preprocessed": True, "num_samples": 500, "adjustment": False}
+        found = model.lime(tensor, 2, segments=QUADRANTS, **options)
+        assert not found.adjusted
         means = np.zeros_like(tensor)
         for j in range(16):
             where = np.equal(QUADRANTS, j)

@@ -36,6 +36,7 @@ def explanation(image, **changes):
         "forwards": 1024,
         "effective_sample_size": 900.0,
         "sampling": "foldover",
+        "adjusted": True,
         "seed": 0,
         "batch_size": 8,
         "seconds": 1.5,

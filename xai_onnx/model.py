@@ -211,6 +211,7 @@ class Model:
         score: str = "logit",
         sampling: str = "foldover",
         kernel_width: float = 0.25,
+        adjustment: bool = True,
         seed: int = 0,
         tol: float | None = None,
         deadline: float | None = None,
@@ -244,6 +245,10 @@ class Model:
             sampling: ``"foldover"``, ``"iid"`` (as lime), ``"glime"`` or ``"full"``
                 (`xai_onnx.lime.sampling`).
             kernel_width: of the proximity kernel, in cosine distance.
+            adjustment: whether what can be foreseen of the scores is left out of the sampling
+                error (`xai_onnx.lime.adjustment`): fewer forwards for the same answer, in the limit
+                the same. For foldover, from four blocks of masks on, and not in files with LIME
+                inside; the result says whether it took part.
             seed: of the masks, which depend on nothing else but d, N and the design. (Scores may
                 differ in the last digit from one batch size to the other.)
             tol: stop once every standard error is within `tol` of the largest coefficient.
@@ -283,6 +288,7 @@ class Model:
             score=score,
             sampling=sampling,
             kernel_width=kernel_width,
+            adjustment=adjustment,
             fill=fill,
         )
         batch = self._batch(image, preprocessed)

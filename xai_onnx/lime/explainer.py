@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from xai_onnx.lime.forwards import BatchSize, Clock, Forwards
 from xai_onnx.lime.perturb import Composer, baseline
 from xai_onnx.lime.score_scale import ScoreScale
 from xai_onnx.lime.settings import Settings, segmenter
-from xai_onnx.lime.surrogate import Gram, fit, jackknife
 from xai_onnx.recipe import Preprocess
 
 if TYPE_CHECKING:
@@ -115,18 +113,17 @@ def explain(
     blocks = one_pass.run(
         runner, composer, settings, asked.targets, origin, batch_size, clock, progress
     )
-    total = reduce(Gram.__add__, blocks)
-    fitted = fit(total)
-    errors = jackknife(blocks)
+    found = one_pass.answer(blocks, settings)
+    fitted, errors, total = found.fit, found.errors, found.gram
     if design == "full" and total.rows == sampling.count(design, composer.d, 0):
         errors = np.zeros_like(fitted.coefficients)  # nothing was left to chance
 
-    seen, found = picture.prepared, []
+    seen, explanations = picture.prepared, []
     for k, field in enumerate(asked.fields):
         coefficients, error = fitted.coefficients[k], None if errors is None else errors[k]
         noise = doubts.noise(coefficients, error)
         agreement = None if agreements is None else agreements[k]
-        found.append(
+        explanations.append(
             LimeExplanation(
                 **field,
                 scale=asked.scale.name,
@@ -140,6 +137,7 @@ def explain(
                 forwards=total.rows,
                 effective_sample_size=total.effective_rows,
                 sampling=design,
+                adjusted=found.adjusted,
                 seed=settings.seed,
                 batch_size=batch_size.size,
                 seconds=clock.seconds,
@@ -149,8 +147,8 @@ def explain(
                 box=None if seen is None else seen.box,
             )
         )
-    announce(found, model.name)
-    return found
+    announce(explanations, model.name)
+    return explanations
 
 
 def announce(explanations: Sequence[LimeExplanation], model: str) -> None:

@@ -52,6 +52,7 @@ class LimeExplanation(ClassScore):
         forwards: perturbed pictures classified.
         effective_sample_size: how many pictures of equal weight would tell as much.
         sampling: the design that was used, a key of `xai_onnx.lime.sampling.SAMPLING_DESIGNS`.
+        adjusted: whether regression adjustment took part (`xai_onnx.lime.adjustment`).
         seed: of the masks.
         batch_size: perturbed pictures in one run, as given or arrived at.
         seconds: the whole took.
@@ -72,6 +73,7 @@ class LimeExplanation(ClassScore):
     forwards: int
     effective_sample_size: float
     sampling: str
+    adjusted: bool
     seed: int
     batch_size: int
     seconds: float
@@ -166,6 +168,7 @@ class LimeExplanation(ClassScore):
             "forwards": self.forwards,
             "effective_sample_size": self.effective_sample_size,
             "sampling": self.sampling,
+            "adjusted": self.adjusted,
             "seed": self.seed,
             "batch_size": self.batch_size,
             "seconds": round(self.seconds, 4),

@@ -107,6 +107,7 @@ def explain(
                 forwards=lime.num_samples,
                 effective_sample_size=float(weights.sum() ** 2 / (weights**2).sum()),
                 sampling=file_masks.DESIGN,
+                adjusted=False,
                 seed=lime.seed,
                 batch_size=lime.batch_size,
                 seconds=clock.seconds,

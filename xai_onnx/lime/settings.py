@@ -36,6 +36,7 @@ class Settings:
     score: str
     sampling: str
     kernel_width: float
+    adjustment: bool
     fill: Fill
 
     def __post_init__(self) -> None:

@@ -144,12 +144,29 @@ def fit(gram: Gram, alpha: float = ALPHA, features: Sequence[int] | None = None)
     penalised = np.ascontiguousarray(pairs) + alpha * np.eye(len(pairs))
     solution = np.ascontiguousarray(products).copy()
     kernels.solve(penalised, solution)
+    sums = pairs, products, squares
+    return _fit(solution, sums, (mask_means, target_means), gram.origin)
+
+
+def with_coefficients(gram: Gram, coefficients: Floats) -> Fit:
+    """The linear model that has these coefficients, [L, d], and fits best otherwise."""
+    return _fit(coefficients.T, gram.centred(), gram.means, gram.origin)
+
+
+def _fit(
+    solution: Floats,
+    sums: tuple[Floats, Floats, Floats],
+    means: tuple[Floats, Floats],
+    origin: Floats | None,
+) -> Fit:
+    """Of coefficients [d, L], and what `Gram` says of their columns."""
+    pairs, products, squares = sums
     residual = squares - 2 * (solution * products).sum(0) + (solution * (pairs @ solution)).sum(0)
-    r2 = np.ones(gram.labels)
+    r2 = np.ones(len(squares))
     varied = squares > 0
     r2[varied] -= residual[varied] / squares[varied]
-    origin = 0.0 if gram.origin is None else gram.origin
-    return Fit(solution.T.copy(), origin + target_means - mask_means @ solution, r2)
+    intercept = (0.0 if origin is None else origin) + means[1] - means[0] @ solution
+    return Fit(solution.T.copy(), intercept, r2)
 
 
 def forward_selection(gram: Gram, label: int, count: int) -> list[int]:

@@ -33,7 +33,11 @@ def kernel(*signatures: str, fused: bool = False) -> Callable[[Callable[..., Any
         fused: whether the machine may round ``a * b + c`` once, where it can; for kernels whose
             results are compared to a tolerance, not bit for bit with others'.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"} if fused else False}
+    options: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"contract"} if fused else False,
+    }
 
     def compiled(function: Callable[..., Any]) -> Any:
         name = f"{function.__module__.removeprefix(PACKAGE + '.')}.{function.__name__}"
