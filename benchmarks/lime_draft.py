@@ -426,7 +426,7 @@ def plot(
             cv2.polylines(panel, [line], False, COLORS[side], 2, cv2.LINE_AA)
             for place in places:
                 cv2.circle(panel, place, 4, COLORS[side], -1, cv2.LINE_AA)
-            _write(panel, side, (90, 300 + 20 * row), COLORS[side])
+            _write(panel, side, (90, 280 + 20 * row), COLORS[side])
         panels.append(panel)
     return np.concatenate(panels, axis=1)
 

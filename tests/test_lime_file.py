@@ -498,6 +498,16 @@ class TestModel:
         with pytest.raises(MethodError, match="takes no draft model"):
             xai_onnx.load(path).lime(photos(1)[0], draft_model=path)
 
+    def test_so_are_inputs_besides(self, path):
+        with pytest.raises(MethodError, match="takes no inputs besides"):
+            xai_onnx.load(path).lime(photos(1)[0], inputs={"scale": 1.0})
+
+    def test_progress_is_said_at_the_end(self, path):
+        steps, eye = [], np.eye(32, dtype=int)
+        model = xai_onnx.load(path)
+        model.lime(photos(1)[0], segments=eye, progress=lambda *step: steps.append(step))
+        assert steps == [(N, N)]
+
     def test_it_neither_predicts_nor_draws_maps(self, path):
         with pytest.raises(MethodError, match="predict with the plain model"):
             xai_onnx.load(path).predict(photos(1)[0])

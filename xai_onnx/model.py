@@ -260,7 +260,8 @@ class Model:
                 model's place: an int8 copy of it, say. How far it agrees is in the result.
             preprocessed: whether `image` is a ready tensor.
             inputs: what the file takes besides, by role (`xai_onnx.extra_inputs`).
-            progress: called with the number of forwards done, and how many there are at most.
+            progress: called with the number of forwards done, and how many there are at most; of a
+                file with LIME inside once, at the end.
 
         Returns:
             A `LimeExplanation`; a list of them for a list of targets.
@@ -300,12 +301,14 @@ class Model:
         several = not isinstance(target, str) and isinstance(target, Sequence | np.ndarray)
         asked: list[Any] = list(target) if several else [target]  # type: ignore[arg-type]
         if self.manifest is not None and self.manifest.lime is not None:
-            if draft_model is not None:
-                raise MethodError(
-                    f"{self._session.name}: has LIME inside and takes no draft model; explain the "
-                    "plain model with it"
-                )
+            for what, given in (("draft model", draft_model), ("inputs besides", inputs)):
+                if given is not None:
+                    raise MethodError(
+                        f"{self._session.name}: has LIME inside and takes no {what}; explain the "
+                        "plain model with it"
+                    )
             in_file = self._lime_in_file(self.manifest, picture, asked, settings)
+            progress(in_file[0].forwards, in_file[0].forwards)
             return in_file if several else in_file[0]
         forwards, runner, draft = self.forwards(inputs), self, None
         if draft_model is not None:
