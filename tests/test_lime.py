@@ -422,7 +422,14 @@ class TestBatchSize:
             tried.append(size.size)
             size.observe(size.size, size.size * costs[size.size])
         assert size.size == 8
-        assert tried == [s for s in SIZES for _ in range(2)]
+        assert tried == [s for s in SIZES for _ in range(2)] + [8, 16, 32] * 3
+
+    def test_one_lucky_run_does_not_decide(self):
+        size = BatchSize()
+        while not size.settled:
+            lucky = size.size == 4 and len(size._times.get(4, [])) == 1
+            size.observe(size.size, size.size * (0.9 if lucky or size.size == 2 else 1.0))
+        assert size.size == 2
 
     def test_hopeless_sizes_are_not_tried(self):
         size = BatchSize()

@@ -15,6 +15,7 @@ from xai_onnx.session import Session
 
 SIZES = (1, 2, 4, 8, 16, 32)
 HOPELESS = 1.15  # a size so much slower an image than the best: larger ones aren't tried
+TURNS = 3  # of the sizes that are not
 
 
 class Forwards:
@@ -69,37 +70,53 @@ class Forwards:
 class BatchSize:
     """Which batch is the fastest, found out while the work goes on.
 
-    Each size is run twice, the first time to let ONNX Runtime plan its memory. Every picture that
-    is classified on the way is one that was wanted anyway.
+    Each size is run twice, the first time to let ONNX Runtime plan its memory; then those that are
+    near the fastest take turns, for one run tells little on a busy machine. Every picture that is
+    classified on the way is one that was wanted anyway.
 
     Attributes:
-        size: to be used next.
-        settled: whether that is final.
         seconds: an image took in the last run; 0 before the first.
     """
 
     def __init__(self, known: int | None = None) -> None:
         """Start with the smallest size, or stay with one that is `known`."""
-        self.size, self.settled = (known, True) if known else (SIZES[0], False)
         self.seconds = 0.0
-        self._runs = 0
-        self._times: dict[int, float] = {}
+        self._plan = [] if known else [SIZES[0]] * 2
+        self._final = known
+        self._turns = False
+        self._times: dict[int, list[float]] = {}
+
+    @property
+    def size(self) -> int:
+        """To be used next."""
+        return self._final or self._plan[0]
+
+    @property
+    def settled(self) -> bool:
+        """Whether that is final."""
+        return self._final is not None
 
     def observe(self, size: int, seconds: float) -> None:
         """Take note that a batch of `size` took `seconds`."""
         self.seconds = seconds / size
         if self.settled or size != self.size:
             return
-        self._runs += 1
-        if self._runs < 2:
-            return
-        self._runs, self._times[size] = 0, self.seconds
-        fastest = min(self._times, key=lambda tried: self._times[tried])
-        hopeless = self.seconds > HOPELESS * self._times[fastest]
-        if size == SIZES[-1] or hopeless:
-            self.size, self.settled = fastest, True
+        self._times.setdefault(size, []).append(self.seconds)
+        del self._plan[0]
+        if not self._plan:
+            self._go_on(size)
+
+    def _go_on(self, last: int) -> None:
+        """What to try behind the `last` size of the plan, or settle."""
+        times = {size: float(np.median(seen[1:])) for size, seen in self._times.items()}
+        fastest = min(times, key=lambda size: times[size])
+        near = [size for size in times if times[size] <= HOPELESS * times[fastest]]
+        if not self._turns and last in near and last != SIZES[-1]:
+            self._plan = [SIZES[SIZES.index(last) + 1]] * 2
+        elif not self._turns and len(near) > 1:
+            self._turns, self._plan = True, near * TURNS
         else:
-            self.size = SIZES[SIZES.index(size) + 1]
+            self._final = fastest
 
 
 class Clock:
