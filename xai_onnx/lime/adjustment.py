@@ -44,6 +44,7 @@ FOURTH = 0.2  # variance of all interactions of order 4, in terms of those of or
 FIRST_GUESS = (0.6, 0.03, 0.03), (0.3, 0.1, 0.03)
 LOG_VARIANCES = (-9.0, 3.0)
 LONGEST = 2.0  # step of a logarithm
+BELIEF = 1.5  # deviation of a logarithm from the first guess
 JITTER = 1e-6  # of the scores' variance: a mask that was drawn twice leaves the matrix singular
 
 Floats = NDArray[np.float64]
@@ -170,20 +171,24 @@ def _halves(
 def _likeliest(kernel: Sequence[Floats], values: Floats, half: int) -> Floats:
     """Variances of the parts of `kernel`, and of the noise, that make the values likeliest.
 
-    Fisher scoring on their logarithms, which keeps them positive (Longford 1987).
+    Fisher scoring on their logarithms, which keeps them positive (Longford 1987); they are believed
+    to be near `FIRST_GUESS`, for few values hardly tell a part of many interactions from noise.
     """
     parts = [np.ascontiguousarray(part) for part in (*kernel, np.eye(len(values)))]
-    logs = np.log(FIRST_GUESS[half])
+    guess = np.log(FIRST_GUESS[half])
+    logs = guess.copy()
     for _ in range(STEPS):
         variances = np.exp(logs)
         factor = _factor(parts[:-1], variances)
         weights = _times_inverse(factor, values)
         inverse = _product(np.ascontiguousarray(factor.T), factor)
         shares = [v * _product(inverse, part) for v, part in zip(variances, parts, strict=True)]
-        slopes = [np.trace(s) - values @ s @ weights for s in shares]
-        information = np.array([[np.vdot(s, t.T) for t in shares] for s in shares])
-        step = np.array(slopes)[:, None]
-        fit.solve(information, step)
+        seen = [(_product(values[None], share)[0] * weights).sum() for share in shares]
+        slopes = np.array([np.trace(s) - v for s, v in zip(shares, seen, strict=True)]) / 2
+        information = np.array([[(s * t.T).sum() for t in shares] for s in shares]) / 2
+        slopes += (logs - guess) / BELIEF**2
+        step = slopes[:, None].copy()
+        fit.solve(information + np.eye(len(parts)) / BELIEF**2, step)
         logs = np.clip(logs - np.clip(step[:, 0], -LONGEST, LONGEST), *LOG_VARIANCES)
     found: Floats = np.exp(logs)
     return found
