@@ -226,6 +226,19 @@ class TestEstimate:
             few.fit.coefficients, answer(functions, 3 * size, 0, False, self.D).fit.coefficients
         )
 
+    @pytest.mark.parametrize("d", [1, 2, 4])
+    def test_few_superpixels_are_not_adjusted(self, d):
+        def function(masks):
+            return masks.sum(1, keepdims=True) * np.ones(2)
+
+        blocks = [
+            Scored(block.masks, block.weights, function(block.masks), np.zeros(2))
+            for block in sampling.SAMPLING_DESIGNS["foldover"](d, 256, 0, WIDTH)
+        ]
+        found = estimate(blocks, True, WIDTH)
+        assert not found.adjusted
+        assert np.isfinite(found.fit.coefficients).all()
+
     def test_a_parted_pair_is_left_out(self, functions):
         size = sampling.block_size(self.D)
         whole, parted = (answer(functions, 5 * size - k, 0, True, self.D) for k in (2, 1))

@@ -39,7 +39,7 @@ def test_designs_print_errors_and_verdicts(capsys):
         assert out.count(f"\n{name}  ") == 1
     assert out.count("\n  N = 512 ") == 5
     verdicts = [line for line in out.splitlines() if line.startswith(("within", "BEYOND"))]
-    assert len(verdicts) == 6
+    assert len(verdicts) == 11  # of five functions the errors of two designs, and a ratio
     assert any(
         line.startswith("within 0.85: foldover / iid, sigmoid, N = 512") for line in verdicts
     )
@@ -47,7 +47,10 @@ def test_designs_print_errors_and_verdicts(capsys):
 
 def test_designs_that_do_not_keep_their_promise_are_said():
     found = {"iid": (0.1, 1.0), "foldover": (0.09, 0.7), "glime": (0.1, 1.0)}
+    found[lime_designs.ADJUSTED] = (0.05, 1.0)
     (ratio,) = lime_designs.judged("sigmoid", 512, found)
     assert ratio.startswith("BEYOND 0.85: foldover / iid, sigmoid, N = 512: 0.900")
-    (calibration,) = lime_designs.judged("sharp", 1024, found)
-    assert calibration.startswith("BEYOND 0.8-1.25: estimated / true error, sharp, N = 1024")
+    one, other = lime_designs.judged("sharp", 1024, found)
+    promise = "0.8-1.25: estimated / true error"
+    assert one.startswith(f"BEYOND {promise}, foldover, sharp, N = 1024")
+    assert other.startswith(f"within {promise}, adjusted, sharp, N = 1024")

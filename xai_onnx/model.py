@@ -301,7 +301,7 @@ class Model:
         several = not isinstance(target, str) and isinstance(target, Sequence | np.ndarray)
         asked: list[Any] = list(target) if several else [target]  # type: ignore[arg-type]
         if self.manifest is not None and self.manifest.lime is not None:
-            for what, given in (("draft model", draft_model), ("inputs besides", inputs)):
+            for what, given in (("draft model", draft_model), ("inputs besides", inputs or None)):
                 if given is not None:
                     raise MethodError(
                         f"{self._session.name}: has LIME inside and takes no {what}; explain the "

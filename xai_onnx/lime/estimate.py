@@ -69,12 +69,14 @@ def estimate(blocks: Sequence[Scored], adjusted: bool, width: float) -> Estimate
 
     Args:
         blocks: at least one.
-        adjusted: whether to adjust; from `FEWEST_BLOCKS` on, and for the design `PAIRED`.
+        adjusted: whether to adjust, for the design `PAIRED`: from `FEWEST_BLOCKS` on, and with
+            more superpixels than interactions have.
         width: of the proximity kernel.
     """
     total = reduce(Gram.__add__, (block.gram for block in blocks))
     plain, errors = fit(total), jackknife([block.gram for block in blocks])
-    if not adjusted or len(blocks) < FEWEST_BLOCKS:
+    enough = len(blocks) >= FEWEST_BLOCKS and total.d > adjustment.ORDERS
+    if not (adjusted and enough):
         return Estimate(plain, errors, total, adjusted=False)
     masks, targets = (
         np.concatenate([getattr(block, name) for block in blocks]) for name in ("masks", "targets")
