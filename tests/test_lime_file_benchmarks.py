@@ -55,7 +55,7 @@ def test_the_draft_is_compared_with_lime(tiny, tmp_path, monkeypatch, capsys):
     assert len(verdicts) == len(lime_draft.WANTED)
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size == (1120, 420)
-    assert len(list(tmp_path.glob("coffee-512-*.npy"))) == 1
+    assert len(list(tmp_path.glob("coffee-512-*.npy"))) == 2  # of quickshift and of the grid
 
 
 def test_where_a_curve_crosses():
