@@ -57,24 +57,14 @@ class Lite0(nn.Module):
         return values[LAST]
 
 
-class CellClasses(nn.Module):
-    """Lite0's own classifier at every cell: the roots of the classes' probabilities, times three.
+class CellShares(nn.Module):
+    """The roots of each channel's share in a cell, times three, averaged over its neighbours.
 
-    The probabilities are means over a cell and its neighbours. Distances between their roots are
-    Hellinger's. On the raw features the few stamps are learnt by heart.
+    Distances between roots of shares are Hellinger's. The raw channels, of length 26 in the mean,
+    saturate the sigmoids of new add-on layers; what is left to learn then is the stamps by heart.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        weights = {
-            item.name: numpy_helper.to_array(item).astype("float32")
-            for item in onnx.load(BUNDLED).graph.initializer
-        }
-        kernel = torch.from_numpy(weights["classifier.weight.float16"])
-        self.register_buffer("kernel", kernel[:, :, None, None])
-        self.register_buffer("bias", torch.from_numpy(weights["classifier.bias"]))
-
     def forward(self, grid: Tensor) -> Tensor:
-        """[B, 1280, h, w] to [B, 1000, h, w]."""
-        cells = F.conv2d(grid, self.kernel, self.bias).softmax(1)
-        return 3 * F.avg_pool2d(cells, 3, 1, 1, count_include_pad=False).sqrt()
+        """[B, 1280, h, w], not negative, to the same shape."""
+        shares = grid / (grid.sum(1, keepdim=True) + 1)  # a cell may be all zero
+        return 3 * F.avg_pool2d(shares.sqrt(), 3, 1, 1, count_include_pad=False)

@@ -73,3 +73,16 @@ def kept(min_distances, classes, prototype_class, nearest=6, needed=3):
         if sum(classes[n] == owner for n in order[:nearest]) >= needed:
             found.append(j)
     return found
+
+
+def class_evidence(grids, classes, count, ridge):
+    """What a channel adds to each class, [channels, C]: least squares with rows for the penalty.
+
+    The channels' means are divided by their deviations; sqrt(ridge * N) I against 0 are the rows.
+    """
+    means = np.array([[channel.astype(np.float64).mean() for channel in grid] for grid in grids])
+    scale = np.array([column.std() or 1.0 for column in means.T])
+    x, y = (means - means.mean(0)) / scale, np.eye(count)[classes]
+    rows = np.vstack([x, np.sqrt(ridge * len(x)) * np.eye(x.shape[1])])
+    targets = np.vstack([y - y.mean(0), np.zeros((x.shape[1], count))])
+    return np.linalg.lstsq(rows, targets)[0] / scale[:, None]

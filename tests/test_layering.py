@@ -16,7 +16,7 @@ PACKAGES = {
 
 TRAINING = {
     f"exporters.protopnet.{m}"
-    for m in ("model", "loss", "passes", "projection", "sources", "training", "resume")
+    for m in ("evidence", "loss", "model", "passes", "projection", "resume", "sources", "training")
 } | {"exporters.protopnet.small_backbone"}
 
 # What may be imported only by the modules (and what lies in them) on the right.

@@ -43,7 +43,7 @@ def test_total_and_its_gradient_are_those_of_the_original(seed):
     parts = [torch.from_numpy(part) for part in case(seed)]
     leaves = [0, 1, 4]
     gradients = []
-    for function in (lambda *p: loss(*p).total, inverted):
+    for function in (lambda *p: loss(*p).total(), inverted):
         given = [p.clone().requires_grad_() if n in leaves else p for n, p in enumerate(parts)]
         value = function(*given)
         value.backward()

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everywhere in torch
 
-from exporters.protopnet.schedule import SPARSITY
+from exporters.protopnet.schedule import SEPARATION, SPARSITY
 
-CLUSTER, SEPARATION = 0.8, -0.08
+CLUSTER = 0.8
 
 
 class Loss(NamedTuple):
@@ -27,10 +27,9 @@ class Loss(NamedTuple):
     separation: Tensor
     sparsity: Tensor
 
-    @property
-    def total(self) -> Tensor:
-        """What the joint stage minimises."""
-        distances = CLUSTER * self.cluster + SEPARATION * self.separation
+    def total(self, separation: float = SEPARATION) -> Tensor:
+        """What the first two stages minimise; `separation` is the factor of that cost."""
+        distances = CLUSTER * self.cluster - separation * self.separation
         return self.cross_entropy + distances + SPARSITY * self.sparsity
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from xai_onnx.errors import PrototypeError
 
-SPARSITY = 1e-4  # Chen et al. 2019
+SEPARATION, SPARSITY = 0.08, 1e-4  # Chen et al. 2019
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class Schedule:
         decay_every: joint epochs after which the rates are multiplied by `decay`.
         decay: that factor.
         weight_decay: of backbone and add-on layers.
+        separation: factor of the distance to the closest prototype of another class; the larger,
+            the less a prototype can lie on what the classes share, such as backgrounds.
         sparsity: factor of the absolute weights between prototypes and classes that they don't
             belong to, while the last layer is fitted; the larger, the fewer points a class loses
             to what speaks for another.
@@ -45,6 +47,7 @@ class Schedule:
     decay_every: int = 5
     decay: float = 0.1
     weight_decay: float = 1e-3
+    separation: float = SEPARATION
     sparsity: float = SPARSITY
 
     def __post_init__(self) -> None:

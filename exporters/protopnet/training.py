@@ -25,6 +25,7 @@ from torch.nn import functional as F  # noqa: N812 - as everywhere in torch
 
 from exporters.protopnet import resume
 from exporters.protopnet.arrays import ProtoPNetArrays
+from exporters.protopnet.evidence import start_on_evidence
 from exporters.protopnet.labelled_pictures import Augment, LabelledPictures
 from exporters.protopnet.loss import loss, sparsity
 from exporters.protopnet.model import LatentGrid, ProtoPNet, grid_of
@@ -35,6 +36,8 @@ from exporters.protopnet.schedule import Schedule
 from exporters.protopnet.sources import latent_receptive_field, record
 from exporters.torch_export import from_torch
 from xai_onnx.errors import PrototypeError
+
+STARTS = ("random", "evidence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,7 @@ def train(
     patch: tuple[int, int] = (1, 1),
     add_on: str = "regular",
     similarity: str = "log",
+    start: str = "random",
     schedule: Schedule | None = None,
     augment: Augment | None = None,
     frozen: bool = False,
@@ -81,6 +85,9 @@ def train(
         patch: h1, w1, cells of a prototype.
         add_on: layers between backbone and latent grid, `exporters.protopnet.model.ADD_ONS`.
         similarity: ``"log"`` or ``"linear"``.
+        start: ``"random"``, U[0, 1) as the original, or ``"evidence"``: on patches of the class's
+            pictures that speak for it, for a backbone that is trained already
+            (`exporters.protopnet.evidence`).
         schedule: epochs and rates; ``None``: the original's.
         augment: changes a picture in the first two stages; projection, last layer and pruning see
             the pictures as they are.
@@ -99,6 +106,8 @@ def train(
         OutputFileError: `folder` can't be written.
     """
     schedule = schedule or Schedule()
+    if start not in STARTS:
+        raise PrototypeError(f"start {start!r} is none of {', '.join(STARTS)}")
     if frozen and augment is not None:
         raise PrototypeError(
             "a frozen backbone sees every picture once, so there can't be an augmentation; "
@@ -118,7 +127,17 @@ def train(
     training = _Training(model, pictures, schedule, augment, frozen, seed)
     told = {
         "schedule": asdict(schedule),
-        "settings": [per_class, channels, list(patch), add_on, similarity, frozen, prune, seed],
+        "settings": [
+            per_class,
+            channels,
+            list(patch),
+            add_on,
+            similarity,
+            start,
+            frozen,
+            prune,
+            seed,
+        ],
         "augmented": augment is not None,
         "pictures": resume.fingerprint(pictures),
     }
@@ -126,6 +145,9 @@ def train(
     steps = schedule.steps(prune)
     if file is not None and file.exists():
         training.restore(resume.load(file, told))
+    elif start == "evidence":
+        rng = np.random.default_rng([seed, 0])
+        start_on_evidence(model, training.grids, pictures.classes, rng)
     for number in range(len(training.history), len(steps)):
         with _drawn_from(seed, number + 1):
             measured = training.step(steps[number], np.random.default_rng([seed, number + 1]))
@@ -210,7 +232,7 @@ class _Training:
                 model.prototype_class,
                 model.last_layer.weight,
             )
-            total = found.total
+            total = found.total(self.schedule.separation)
             if not torch.isfinite(total):
                 raise PrototypeError(
                     f"the loss is {total.item()} in a {stage} epoch; lower the rates of the "
