@@ -113,7 +113,8 @@ def _central(rows: Tensor, count: int, rng: np.random.Generator) -> NDArray[np.i
         group = _squared_distances(values, centres).argmin(1)
         for k in np.unique(group):  # a group that is empty stays where it was
             centres[k] = values[group == k].mean(0)
-    return _squared_distances(values, centres).argmin(0).astype(np.int64)
+    found: NDArray[np.int64] = _squared_distances(values, centres).argmin(0)
+    return found
 
 
 def _squared_distances(
