@@ -21,7 +21,7 @@ from xai_onnx.cli import main, suspect
 from xai_onnx.manifest import METADATA_KEY, Manifest
 from xai_onnx.methods import ATTRIBUTIONS, CAMS
 
-COMMANDS = ("demo", "inspect", "export", "explain", "verify", "bench", "warmup")
+COMMANDS = ("demo", "inspect", "export", "explain", "nearest", "verify", "bench", "warmup")
 
 
 @pytest.fixture

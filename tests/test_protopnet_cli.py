@@ -134,6 +134,45 @@ class TestExplain:
         assert not place.exists()
 
 
+class TestNearest:
+    def test_each_prototype_finds_its_own_picture(self, explained, capsys):
+        (explained / "below").mkdir()
+        (explained / "1.png").rename(explained / "below" / "1.PNG")
+        arguments = ("nearest", explained / "model.onnx", explained, "--prototype", 1)
+        assert run(*arguments, "--prototype", 0, "--count", 1) == 0
+        out, err = capsys.readouterr()
+        head, one, zero, last = (line.split() for line in out.splitlines())
+        assert head == ["prototype", "of", "similarity", "predicted", "picture"]
+        assert (one[0], one[1], one[-1]) == ("1", "a", str(explained / "below" / "1.PNG"))
+        assert (zero[0], zero[-1]) == ("0", str(explained / "0.png"))
+        assert float(one[2]) > 9.2
+        assert last[-3:] == [f"{sum(row[1] == row[3] for row in (one, zero)) / 2:.0%}", "of", "2"]
+        assert err == ""
+
+    def test_json(self, explained, capsys):
+        assert run("nearest", explained / "model.onnx", explained, "--json") == 0
+        data = json.loads(capsys.readouterr().out)
+        assert [len(items) for items in data.values()] == [2] * 12
+        assert [items[0]["prototype_class"] for items in data.values()] == sorted([0, 1, 2, 3] * 3)
+        for items in data.values():
+            assert items[0]["similarity"] >= items[1]["similarity"]
+
+    def test_bad_input_is_one_line(self, explained, tiny_explained, capsys):
+        model, empty = explained / "model.onnx", explained / "empty"
+        empty.mkdir()
+        for arguments, words in [
+            ((model, empty), "holds no pictures"),
+            ((model, explained / "0.png"), "is no folder"),
+            ((model, explained, "--count", 0), "--count must be 1 or more, not 0"),
+            ((model, explained, "--prototype", 12), "prototypes are 0 to 11"),
+            ((tiny_explained, explained), "the model has no prototypes to search with"),
+        ]:
+            assert run("nearest", *arguments) == 2
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1
+            assert words in said
+
+
 def test_inspect(explained, capsys):
     assert run("inspect", explained / "model.onnx", "--json") == 0
     assert json.loads(capsys.readouterr().out)["prototypes"]["count"] == 12

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from xai_onnx.cli import bench, demo, explain, export, inspect, verify, warmup
+from xai_onnx.cli import bench, demo, explain, export, inspect, nearest, verify, warmup
 from xai_onnx.errors import XaiOnnxError
 from xai_onnx.version import __version__
 
-COMMANDS = (demo, inspect, export, explain, verify, bench, warmup)
+COMMANDS = (demo, inspect, export, explain, nearest, verify, bench, warmup)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

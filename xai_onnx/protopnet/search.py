@@ -32,12 +32,14 @@ class Neighbour:
         similarity: the largest in it.
         location: row, column in the similarity map.
         predicted: the class that the model gives the picture.
+        prototype_class: the class that the prototype belongs to.
     """
 
     image: str
     similarity: float
     location: tuple[int, int]
     predicted: int
+    prototype_class: int
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -89,6 +91,7 @@ def nearest(
                     float(found.similarities[j]),
                     divmod(int(found.locations[j]), known.grid[1]),
                     int(found.scores.argmax()),
+                    int(found.prototype_class[j]),
                 )
                 push = heapq.heappush if len(best[j]) < count else heapq.heappushpop
                 push(best[j], (neighbour.similarity, -number, neighbour))
@@ -96,15 +99,24 @@ def nearest(
     return {j: [entry[2] for entry in sorted(heap, reverse=True)] for j, heap in best.items()}
 
 
+def pictures_below(folder: str | os.PathLike[str]) -> list[str]:
+    """The paths of all pictures in a folder and below it, sorted.
+
+    Raises:
+        ImageError: no folder, or one without pictures.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: is no folder; give one with pictures, or their paths")
+    paths = [str(p) for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
+    if not paths:
+        raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
+    return paths
+
+
 def _paths(images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
     if isinstance(images, str | os.PathLike):
-        folder = Path(images)
-        if not folder.is_dir():
-            raise ImageError(f"{folder}: is no folder; give one with pictures, or their paths")
-        paths = [str(p) for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES]
-        if not paths:
-            raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(SUFFIXES))})")
-        return paths
+        return pictures_below(images)
     listed = [os.fspath(path) for path in images]
     if not listed:
         raise ImageError("there are no pictures to search")
