@@ -1,5 +1,6 @@
 """The report as picture and as page: what stands in it, and what must not."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -171,8 +172,6 @@ class TestPanels:
 
     def test_numbers_do_not_cover_each_other(self, found):
         """All ten at one place: still ten discs."""
-        from dataclasses import replace
-
         same = replace(found, matches=(found.matches[0],) * 5)
         discs = (panels.numbered(same, 5, 270) == panels.FRAME).all(2).sum()
         one = (panels.numbered(same, 1, 270) == panels.FRAME).all(2).sum()
@@ -194,3 +193,17 @@ def test_the_sum_names_every_part(model):
         f"9 of other classes: {wording.number(points_other)}   =   "
         f"score {wording.number(found.score)}"
     )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "told"),
+    [
+        ([8.0, 2.0, 0.08, 0.07, 0.0], 3),  # 1 % is worth a row
+        ([8.0, 0.0, 0.0, -0.5], 4),  # so is what speaks against the class, and what lies before it
+        ([0.0, 0.0], 2),
+        ([-1.0, -2.0], 2),
+    ],
+)
+def test_what_adds_nothing_gets_no_row(found, evidence, told):
+    matches = tuple(replace(found.matches[0], evidence=value) for value in evidence)
+    assert wording.rows(replace(found, matches=matches)) == matches[:told]

@@ -14,6 +14,7 @@ COLUMNS = {
     "similarity": "similar where",
     "sum": "similarity x weight = points",
 }
+_WORTH = 0.01
 WITHHELD = ("not in", "the prototype", "bank")
 
 
@@ -58,6 +59,16 @@ def doubt(explanation: PrototypeExplanation) -> str | None:
         f"No familiar part: the largest similarity is {number(best)}, below {number(least)}. "
         "Distrust the class."
     )
+
+
+def rows(explanation: PrototypeExplanation) -> tuple[PrototypeMatch, ...]:
+    """The matches that are worth a row: none at the end that counts for less than 1 % of the best.
+
+    What the left-out ones add is in the line of the total.
+    """
+    sizes = [abs(match.evidence) for match in explanation.matches]
+    told = [rank for rank, size in enumerate(sizes) if size >= max(sizes) * _WORTH]
+    return explanation.matches[: told[-1] + 1]
 
 
 def points(match: PrototypeMatch) -> str:

@@ -14,7 +14,16 @@ from PIL import Image
 from xai_onnx.protopnet import wording
 from xai_onnx.protopnet.explanation import PrototypeExplanation, PrototypeMatch
 from xai_onnx.render.figure import FAINT, INK, PAPER
-from xai_onnx.render.prototype_panels import AGAINST, FOR, UNSURE, WASH, numbered, panels
+from xai_onnx.render.prototype_panels import (
+    AGAINST,
+    FOR,
+    FRAME,
+    SHADOW,
+    UNSURE,
+    WASH,
+    numbered,
+    panels,
+)
 from xai_onnx.render.prototype_report import bar_lengths
 
 _PHOTO, _PANEL = 560, 300  # pixels; shown at half of it, sharp on dense screens
@@ -42,7 +51,7 @@ def page(explanations: Sequence[PrototypeExplanation]) -> str:
 
 
 def _section(explanation: PrototypeExplanation) -> str:
-    matches = explanation.matches
+    matches = wording.rows(explanation)
     most = max(abs(match.evidence) for match in matches) or 1.0
     rows = "\n".join(_row(explanation, match, rank + 1, most) for rank, match in enumerate(matches))
     heads = "".join(f"<th>{escape(text)}</th>" for text in wording.COLUMNS.values())
@@ -94,7 +103,7 @@ def _row(explanation: PrototypeExplanation, match: PrototypeMatch, rank: int, mo
         f'<td class="sum"><p class="{kind}">{escape(wording.points(match))}</p>'
         f"{_bar(match.evidence / most, kind)}{said}</td>"
     )
-    return f'<tr><td class="rank">{rank}</td>{"".join(cells)}</tr>'
+    return f'<tr><td><span class="rank">{rank}</span></td>{"".join(cells)}</tr>'
 
 
 def _bar(share: float, kind: str) -> str:
@@ -117,6 +126,8 @@ def _style() -> str:
         "for": FOR,
         "against": AGAINST,
         "unsure": UNSURE,
+        "frame": FRAME,
+        "shadow": SHADOW,
     }
     variables = ";".join(f"--{name}:#{bytes(value).hex()}" for name, value in colours.items())
     return (
@@ -132,7 +143,9 @@ def _style() -> str:
         "padding:4px 8px}thead th:nth-child(4){padding-left:64px}"
         "tbody tr{border-top:1px solid var(--wash)}td{padding:8px;vertical-align:middle}"
         f"tbody img{{display:block;max-width:{_PANEL // 2}px;max-height:{_PANEL // 2}px}}"
-        ".rank{font-size:20px}.patch{position:relative;padding-left:64px}"
+        ".rank{display:block;width:24px;line-height:24px;border-radius:50%;text-align:center;"
+        "background:var(--frame);box-shadow:0 0 0 2px var(--shadow)}"
+        ".part img,.patch img{margin:auto}.patch{position:relative;padding-left:64px}"
         '.patch::before{content:"looks like";position:absolute;left:8px;top:50%;width:48px;'
         "text-align:center;line-height:1.15;transform:translateY(-50%)}"
         ".withheld{display:flex;align-items:center;justify-content:center;width:130px;height:130px;"

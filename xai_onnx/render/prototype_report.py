@@ -60,7 +60,7 @@ def report(explanations: Sequence[PrototypeExplanation]) -> NDArray[np.uint8]:
 
 
 def _of_class(explanation: PrototypeExplanation) -> NDArray[np.uint8]:
-    matches = explanation.matches[:ROWS]
+    matches = wording.rows(explanation)[:ROWS]
     row = _PANEL + _GAP + 8
     notes = wording.notes(explanation)
     height = _MARGIN + _PHOTO + _HEAD + len(matches) * row + 2 * _LINE + len(notes) * 21 + _GAP
