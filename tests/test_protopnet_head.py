@@ -1,6 +1,7 @@
 """The head's numbers: against a slow twin in float64, and the paper's formulas in torch."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import reference_protopnet as twin
@@ -9,6 +10,7 @@ from small_protopnet import SIZE, backbone, small_arrays
 from tiny_net import tensors
 
 import exporters
+from exporters.protopnet import head
 from exporters.protopnet.arrays import ProtoPNetArrays
 from xai_onnx.errors import PrototypeError
 
@@ -76,6 +78,18 @@ def test_against_the_slow_twin(export, patch, kind):
         np.testing.assert_allclose(found["similarities"][index], similarities, rtol=1e-5)
         np.testing.assert_array_equal(found["locations"][index], places)
         np.testing.assert_allclose(found["logits"][index], logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("block", "blocks"), [(1, 12), (200, 2), (10**6, 1)])
+def test_blocks_change_nothing(export, monkeypatch, block, blocks):
+    arrays, pictures = small_arrays(), tensors(3)
+    expected = run(export(arrays), pictures)
+    monkeypatch.setattr(head, "BLOCK", block)
+    path = export(arrays)
+    assert [node.op_type for node in onnx.load(path).graph.node].count("GatherND") == blocks
+    for name, value in run(path, pictures).items():
+        # Of a single row the sum may be added in another order.
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6, atol=1e-6)
 
 
 def test_exact_minimum_against_float64(export):
