@@ -56,8 +56,8 @@ SCHEDULE = Schedule(
     backbone_rate=1e-3,
     last_rate=1e-3,
     decay_every=4,
-    weight_decay=1e-3,
-    separation=0.2,
+    weight_decay=1e-2,
+    separation=0.14,
     sparsity=1e-2,
 )
 SHOWN = {"ankle_boot": 0, "bag": 18, "dress": 13}  # places in the test split
