@@ -271,6 +271,14 @@ class TestFamiliar:
     def test_one_class_only(self):
         assert np.isfinite(familiar_similarity(small_arrays(1, 1)))
 
+    def test_as_the_model_says(self, output):
+        arrays = small_arrays(familiar=2.25)
+        assert exporters.export_protopnet(arrays, output).prototypes.familiar == 2.25
+        asked = exporters.export_protopnet(arrays, output, familiar=3.5)
+        assert asked.prototypes.familiar == 3.5
+        with pytest.raises(PrototypeError, match="familiar must be a finite number, not nan"):
+            small_arrays(familiar=float("nan"))
+
     def test_as_asked_for(self, output):
         manifest = exporters.export_protopnet(small_arrays(), output, familiar=3.5)
         assert asdict(manifest)["prototypes"]["familiar"] == 3.5

@@ -105,6 +105,21 @@ def test_sources_hold_box_map_and_pictures(trained):
         assert 0 <= x0 < x1 <= 16
 
 
+def test_familiar_is_a_low_quantile_of_the_best_similarities():
+    schedule = Schedule(warm_epochs=1, joint_epochs=0, last_passes=1)
+    pictures, others = corners(), corners(60, seed=5)
+    for given, measured in ((None, pictures), (others, others)):
+        found = small(schedule=schedule, held_out=given)
+        with torch.no_grad():
+            z = found.model(torch.from_numpy(measured.tensor(np.arange(len(measured)))))
+        best = np.sort(found.model.similarities(z.min_distances).amax(1).numpy())
+        place = 0.025 * (len(best) - 1)
+        low, part = int(place), place % 1
+        expected = best[low] * (1 - part) + best[low + 1] * part
+        assert found.arrays.familiar == pytest.approx(expected, rel=1e-4)
+    assert protopnet.merge_duplicates(found.arrays).familiar == found.arrays.familiar
+
+
 def test_exported_file_gives_the_same_scores(trained, tmp_path):
     import xai_onnx
 
@@ -146,7 +161,7 @@ def test_a_killed_training_goes_on_where_it_was(done, tmp_path, monkeypatch, uni
         return step(self, *arguments)
 
     monkeypatch.setattr(training._Training, "step", killed)
-    monkeypatch.setattr(training._Training, "finish", lambda self, _: self)
+    monkeypatch.setattr(training._Training, "finish", lambda self, *_: self)
     with pytest.raises(KilledError):
         small(prune=True, augment=flipped, folder=tmp_path / "state")
     done = -1
@@ -162,12 +177,12 @@ def test_a_killed_training_goes_on_where_it_was(done, tmp_path, monkeypatch, uni
 @pytest.fixture(scope="module")
 def uninterrupted():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Training, "finish", lambda self, _: self)
+        patch.setattr(training._Training, "finish", lambda self, *_: self)
         return small(prune=True, augment=flipped)
 
 
 def test_the_state_of_another_training_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(training._Training, "finish", lambda self, _: self)
+    monkeypatch.setattr(training._Training, "finish", lambda self, *_: self)
     small(folder=tmp_path)
     for more, what in [
         ({"seed": 1}, "settings"),
@@ -204,7 +219,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_a_frozen_backbone_stays_as_it_is(monkeypatch):
-    monkeypatch.setattr(training._Training, "finish", lambda self, _: self)
+    monkeypatch.setattr(training._Training, "finish", lambda self, *_: self)
     net = backbone()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     found = small(net, frozen=True)
@@ -215,7 +230,7 @@ def test_a_frozen_backbone_stays_as_it_is(monkeypatch):
 
 
 def test_batch_normalisation_rests_where_the_backbone_is_not_trained(monkeypatch):
-    monkeypatch.setattr(training._Training, "finish", lambda self, _: self)
+    monkeypatch.setattr(training._Training, "finish", lambda self, *_: self)
     net = backbone()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     small(net, schedule=Schedule(warm_epochs=2, joint_epochs=0, last_passes=1))

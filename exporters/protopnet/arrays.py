@@ -95,6 +95,8 @@ class ProtoPNetArrays:
         preprocess: how a picture becomes the input: recipe or its text form; ``None``: unknown.
         labels: C class names, or none.
         sources: where the prototypes come from; ``None``: unknown.
+        familiar: a largest similarity below this is unusual for the pictures that the model was
+            made for; ``None``: unknown.
         notes: what an importer assumed or left out, a sentence each.
     """
 
@@ -108,6 +110,7 @@ class ProtoPNetArrays:
     preprocess: Preprocess | str | None = None
     labels: tuple[str, ...] = ()
     sources: PrototypeSources | None = None
+    familiar: float | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -138,6 +141,8 @@ class ProtoPNetArrays:
             return f"similarity {self.similarity!r} is none of {', '.join(SIMILARITIES)}"
         if not 0 < self.epsilon < 1:
             return f"epsilon must lie between 0 and 1, not {self.epsilon}"
+        if self.familiar is not None and not np.isfinite(self.familiar):
+            return f"familiar must be a finite number, not {self.familiar}"
         if self.labels and len(self.labels) != len(weights):
             return f"{len(self.labels)} labels for {len(weights)} classes"
         if self.sources is not None and len(self.sources.image_ids) != count:

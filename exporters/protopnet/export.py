@@ -84,9 +84,10 @@ def export_protopnet(
         precision: of the search for the closest place, `exporters.protopnet.head.PRECISIONS`.
         activation_maps: whether the file gives all P maps.
         redacted: leave the training pictures out of the bank.
-        familiar: a largest similarity below this is shown as "no familiar part"; ``None``: that of
-            a cell half-way between a prototype and the nearest one of another class (the median
-            over the prototypes).
+        familiar: a largest similarity below this is shown as "no familiar part"; ``None``: as
+            `model` says, from the pictures that it was trained on; if it doesn't, that of a cell
+            half-way between a prototype and the nearest one of another class (the median over the
+            prototypes).
         preprocess: how a picture becomes the input; ``None``: as `model` says.
         labels: C class names, or a file with them; ``None``: as `model` says.
 
@@ -114,11 +115,12 @@ def export_protopnet(
         raise OutputFileError(f"{path}: an explained model is an .onnx file; name it so")
     bank = bank_bytes(model, redacted=redacted)
     bank_path = path.with_name(path.stem + BANK_SUFFIX)
+    least = model.familiar if familiar is None else familiar
     known = {
         "bank": bank_path.name,
         "bank_sha256": hashlib.sha256(bank).hexdigest(),
         "redacted": redacted,
-        "familiar": familiar_similarity(model) if familiar is None else float(familiar),
+        "familiar": familiar_similarity(model) if least is None else float(least),
     }
     options = {"precision": precision, "activation_maps": activation_maps}
     manifest = grid.finish(
@@ -131,7 +133,7 @@ def export_protopnet(
 
 
 def familiar_similarity(model: ProtoPNetArrays) -> float:
-    """The similarity below which the best match is called "no familiar part".
+    """The similarity below which the best match is "no familiar part", where no pictures tell.
 
     A cell closer to a prototype than half the way to the nearest prototype of another class is
     closer to it than to any of another class. The threshold is the similarity at that distance,

@@ -38,6 +38,7 @@ from exporters.torch_export import from_torch
 from xai_onnx.errors import PrototypeError
 
 STARTS = ("random", "evidence")
+FAMILIAR = 0.025  # share of known pictures whose best similarity may count as "no familiar part"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ def train(
     augment: Augment | None = None,
     frozen: bool = False,
     prune: bool = True,
+    held_out: LabelledPictures | None = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     after_step: Callable[[str, ProtoPNet], object] = lambda stage, model: None,
@@ -94,6 +96,9 @@ def train(
         frozen: leave the backbone as it is; its grids are computed once and kept in memory, N
             times channels times h times w numbers, so that there is no augmentation.
         prune: whether to drop prototypes that stand for no class (`exporters.protopnet.pruning`).
+        held_out: pictures of the same kind that nothing is trained on. They decide below which
+            similarity a picture has no familiar part (`FAMILIAR`); ``None``: the training set
+            does, where the best similarities are a little higher than elsewhere.
         seed: of all that is drawn but the backbone's own weights.
         folder: where the state is kept after each epoch. If there is one of the same training, it
             goes on from there.
@@ -155,7 +160,7 @@ def train(
         if file is not None:
             resume.save(file, told, training.state())
         after_step(steps[number], model)
-    return training.finish(add_on)
+    return training.finish(add_on, held_out)
 
 
 class _Training:
@@ -280,6 +285,15 @@ class _Training:
         given = outputs(self.model, self.grids, len(self.pictures), "distances")
         return given.min_distances
 
+    def _familiar(self, held_out: LabelledPictures | None) -> float:
+        """The quantile `FAMILIAR` of the pictures' largest similarities."""
+        distances = self._min_distances()
+        if held_out is not None:
+            grids = grids_of(self.model, held_out)
+            distances = outputs(self.model, grids, len(held_out), "familiar").min_distances
+        best = self.model.similarities(distances).amax(1).double()
+        return float(np.quantile(best.cpu().numpy(), FAMILIAR))
+
     def _prune(self) -> dict[str, float]:
         model, labels = self.model, self.pictures.labels
         owners = model.prototype_class.cpu().numpy()
@@ -323,7 +337,7 @@ class _Training:
         if state["places"] is not None:
             self.places = Places(*state["places"].numpy())
 
-    def finish(self, add_on: str) -> Trained:
+    def finish(self, add_on: str, held_out: LabelledPictures | None) -> Trained:
         """The model and its arrays, with the record of each prototype's source."""
         model, pictures = self.model.eval(), self.pictures
         assert self.places is not None
@@ -341,6 +355,7 @@ class _Training:
             preprocess=pictures.recipe,
             labels=pictures.labels,
             sources=sources,
+            familiar=self._familiar(held_out),
             notes=tuple(self.notes),
         )
         return Trained(model, arrays, tuple(self.history))
