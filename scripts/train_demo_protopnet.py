@@ -30,13 +30,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from skimage import data
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as everywhere in torch
 
 import exporters
 from exporters import protopnet
 from exporters.protopnet import LabelledPictures, Schedule, Trained
-from exporters.protopnet.passes import batches
+from exporters.protopnet.passes import batches, grids_of, outputs
 
 ASSETS = Path(__file__).parents[1] / "xai_onnx" / "assets"
 DATA = Path("/usr/share/datasets/fashion-mnist")
@@ -115,6 +116,37 @@ def train(backbone: nn.Module, pictures: LabelledPictures, **options: Any) -> Tr
     )
 
 
+def unfamiliar(trained: Trained, pictures: LabelledPictures) -> float:
+    """The share of pictures in which no prototype finds a familiar part."""
+    grids = grids_of(trained.model, pictures)
+    distances = outputs(trained.model, grids, len(pictures), "familiar").min_distances
+    best = trained.model.similarities(distances).amax(1)
+    return float((best < trained.arrays.familiar).float().mean())
+
+
+def noise(count: int = 1000) -> LabelledPictures:
+    """Pictures of no thing: every pixel drawn by itself."""
+    pixels = np.random.default_rng(SEED).integers(0, 256, (count, 28, 28), np.uint8)
+    return _of_no_class(pixels)
+
+
+def photos(each: int = 250) -> LabelledPictures:
+    """Pictures of other things: square crops of photos."""
+    rng, crops = np.random.default_rng(SEED), []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        photo = Image.fromarray(getattr(data, name)()).convert("L")
+        for _ in range(each):
+            side = int(rng.integers(60, min(photo.size) + 1))
+            x, y = (int(rng.integers(extent - side + 1)) for extent in photo.size)
+            crops.append(np.asarray(photo.resize((28, 28), box=(x, y, x + side, y + side))))
+    return _of_no_class(np.stack(crops))
+
+
+def _of_no_class(pixels: NDArray[np.uint8]) -> LabelledPictures:
+    classes = np.zeros(len(pixels), np.int64)
+    return LabelledPictures(pixels, classes, labels=LABELS, preprocess=RECIPE)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the four .gz files")
@@ -130,6 +162,9 @@ def main() -> None:
     trained = train(backbone, pictures, folder=arguments.state)
     right = protopnet.logits(trained.model, test).argmax(1) == test.classes
     print(f"test accuracy {right.mean():.2%}", *trained.arrays.notes, sep="; ")
+    strange = {"test pictures": test, "noise": noise(), "crops of photos": photos()}
+    shares = [f"{unfamiliar(trained, seen):.1%} of {name}" for name, seen in strange.items()]
+    print(f"no familiar part (below {trained.arrays.familiar:.2f}) in", ", ".join(shares))
     exporters.export_protopnet(
         protopnet.merge_duplicates(trained.arrays), arguments.output / "fashion_protopnet.onnx"
     )
