@@ -57,14 +57,20 @@ class Lite0(nn.Module):
         return values[LAST]
 
 
-class CellShares(nn.Module):
-    """The roots of each channel's share in a cell, times three, averaged over its neighbours.
+class UnitCells(nn.Module):
+    """What a cell differs in from the mean, at length three, averaged over its neighbours.
 
-    Distances between roots of shares are Hellinger's. The raw channels, of length 26 in the mean,
-    saturate the sigmoids of new add-on layers; what is left to learn then is the stamps by heart.
+    The raw channels, of length 26, saturate the sigmoids of new add-on layers; what is left to
+    learn then is the stamps by heart.
     """
 
+    def __init__(self, mean: Tensor) -> None:
+        """With the mean of the training pictures' cells, [1280]."""
+        super().__init__()
+        self.register_buffer("mean", mean[:, None, None])
+
     def forward(self, grid: Tensor) -> Tensor:
-        """[B, 1280, h, w], not negative, to the same shape."""
-        shares = grid / (grid.sum(1, keepdim=True) + 1)  # a cell may be all zero
-        return 3 * F.avg_pool2d(shares.sqrt(), 3, 1, 1, count_include_pad=False)
+        """[B, 1280, h, w] to the same shape."""
+        apart = grid - self.mean
+        unit = apart / (apart.norm(dim=1, keepdim=True) + 1)  # a cell may be the mean
+        return 3 * F.avg_pool2d(unit, 3, 1, 1, count_include_pad=False)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lite0_module import CellShares, Lite0
+from lite0_module import Lite0, UnitCells
 from numpy.typing import NDArray
 from stamps import FOLDERS, composites, stamps
 from torch import nn
@@ -49,7 +49,8 @@ STAMPS = {
     "start": "evidence",
     "schedule": Schedule(
         warm_epochs=0,
-        joint_epochs=5,
+        joint_epochs=7,
+        decay_every=5,
         last_passes=5,
         batch_size=32,
         last_rate=1e-3,
@@ -154,8 +155,8 @@ def fashion(state: Path | None) -> list[list[str]]:
     end = time.process_time()
     hits = on_object(trained, lambda name: train.seen(train.ids.index(name))[..., 0] > 0)
     (_, whole), (_, pruned) = accuracy.measured
-    dropped = trained.arrays.notes[0]
-    return [*verdicts(linear, whole, pruned, hits, dropped), *times(middle - start, end - middle)]
+    notes = trained.arrays.notes[0]
+    return [*verdicts(linear, whole, pruned, hits, notes), *times(middle - start, end - middle)]
 
 
 def tux_paint_stamps() -> list[list[str]]:
@@ -164,7 +165,6 @@ def tux_paint_stamps() -> list[list[str]]:
     pictures, masks = composites(paths, EACH, seed=0)
     fold, classes = _folds(classes).repeat(EACH), classes.repeat(EACH)
     net = Remembered(Lite0()).eval()
-    backbone = nn.Sequential(net, CellShares()).eval()
     folds = []
     start = time.process_time()
     with torch.no_grad():
@@ -178,9 +178,11 @@ def tux_paint_stamps() -> list[list[str]]:
             for here in (fold != number, fold == number)
         )
         start = time.process_time()
-        linear = right(_pooled_with_linear_head(net, train, test), test)
+        pooled = [_pooled(net, given) for given in (train, test)]
+        linear = right(_with_linear_head(*pooled, train), test)
         middle = time.process_time()
         accuracy = Accuracy(test)
+        backbone = nn.Sequential(net, UnitCells(pooled[0].mean(0))).eval()
         trained = protopnet.train(backbone, train, frozen=True, after_step=accuracy, **STAMPS)
         seconds += (middle - start, time.process_time() - middle)
         (_, whole), (_, pruned) = accuracy.measured
@@ -190,7 +192,10 @@ def tux_paint_stamps() -> list[list[str]]:
     for first in (0, CHOSEN_BY):
         *figures, notes = zip(*folds[first:], strict=True)
         rows.append([f"folds {first} to {FOLDS - 1}", "", ""])
-        rows += verdicts(*([*chain(*figure)] for figure in figures), "; ".join(notes))
+        rows += verdicts(
+            *([*chain(*figure)] for figure in figures),
+            ", ".join(note.split()[2] for note in notes) + " dropped",
+        )
     return [*rows, *times(seconds[0], seconds[1])]
 
 
@@ -235,31 +240,32 @@ def _folds(classes: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def _pooled_with_linear_head(
-    net: nn.Module, train: LabelledPictures, test: LabelledPictures
-) -> NDArray[np.float32]:
-    """A linear layer on the mean of the last feature map, fitted with Adam."""
+def _pooled(net: nn.Module, pictures: LabelledPictures) -> torch.Tensor:
+    """The means of the last feature maps, [N, 1280]."""
     with torch.no_grad():
-        pooled = [
-            torch.cat(
-                [
-                    net(torch.from_numpy(given.tensor(b))).mean((2, 3))
-                    for b in _batches(np.arange(len(given)), 32)
-                ]
-            )
-            for given in (train, test)
-        ]
+        return torch.cat(
+            [
+                net(torch.from_numpy(pictures.tensor(b))).mean((2, 3))
+                for b in _batches(np.arange(len(pictures)), 32)
+            ]
+        )
+
+
+def _with_linear_head(
+    train: torch.Tensor, test: torch.Tensor, pictures: LabelledPictures
+) -> NDArray[np.float32]:
+    """A linear layer on pooled features, fitted with Adam; the scores of the test pictures."""
     torch.manual_seed(0)
-    layer = nn.Linear(pooled[0].shape[1], len(train.labels))
+    layer = nn.Linear(train.shape[1], len(pictures.labels))
     optimizer = torch.optim.Adam(layer.parameters(), 1e-3, weight_decay=1e-3)
-    classes, rng = torch.from_numpy(train.classes), np.random.default_rng(0)
+    classes, rng = torch.from_numpy(pictures.classes), np.random.default_rng(0)
     for _ in range(LINEAR_PASSES):
-        for batch in _batches(rng.permutation(len(train)), 32):
+        for batch in _batches(rng.permutation(len(pictures)), 32):
             rows = torch.from_numpy(batch)
             optimizer.zero_grad()
-            F.cross_entropy(layer(pooled[0][rows]), classes[rows]).backward()
+            F.cross_entropy(layer(train[rows]), classes[rows]).backward()
             optimizer.step()
-    return layer(pooled[1]).detach().numpy()
+    return layer(test).detach().numpy()
 
 
 def _batches(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
