@@ -309,12 +309,10 @@ def test_remembered_answers_are_those_of_the_network():
 def test_verdicts_of_training_are_said():
     given = [[True] * 96 + [False] * 4, [True] * 93 + [False] * 7, [True] * 92 + [False] * 8]
     hits = [True] * 9 + [False]
-    rows = protopnet_training.verdicts(*given, hits, "2 of 10 dropped", (1.0, 2.0))
-    assert [row[1] for row in rows] == ["96.00 %", "93.00 %", "92.00 %", "90.0% of 10", "2 s"]
+    rows = protopnet_training.verdicts(*given, hits, "2 of 10 dropped")
+    assert [row[1] for row in rows] == ["96.00 %", "93.00 %", "92.00 %", "90.0% of 10"]
     assert [row[2].partition(" ")[0] for row in rows[1:4:2]] == ["within", "within"]
-    worse = protopnet_training.verdicts(
-        given[0], [True] * 92 + [False] * 8, given[2], hits[1:], "", (1.0, 2.0)
-    )
+    worse = protopnet_training.verdicts(given[0], [True] * 92 + [False] * 8, given[2], hits[1:], "")
     assert [row[2].partition(" ")[0] for row in worse[1:4:2]] == ["BEYOND", "BEYOND"]
 
 
@@ -412,3 +410,16 @@ def test_protopnet_numerics_sees_an_inexact_head():
     assert [line.split()[0] for line in said[-3:]] == ["within"] * 3
     said = protopnet_numerics.report({**found, "float32": wrong}, exact, arrays)
     assert said[-3].startswith("BEYOND")
+
+
+def test_cells_are_normalised():
+    import lite0_module
+
+    grid = torch.rand(2, 6, 3, 3) * 1e5
+    grid[0] = grid[0, :, :1, :1]  # all cells equal: the neighbours' mean is each of them
+    mean = torch.rand(6) * 1e5
+    grid[1] = mean[:, None, None]
+    unit = lite0_module.UnitCells(mean)(grid)
+    apart = grid[0, :, 0, 0] - mean
+    torch.testing.assert_close(unit[0, :, 1, 2], 3 * apart / apart.norm(), rtol=1e-3, atol=1e-3)
+    assert (unit[1] == 0).all()
