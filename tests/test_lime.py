@@ -700,7 +700,7 @@ class TestInterruption:
         Image.fromarray(photos(1)[0]).save(photo)
         out = tmp_path / "out.png"
         arguments = ["explain", tiny, str(photo), "-o", str(out), "--method", "lime"]
-        arguments += ["--preprocess", "unit", "--samples", "100000000"]
+        arguments += ["--preprocess", "unit", "--segments", "grid", "--samples", "100000000"]
         root = Path(xai_onnx.__file__).parent.parent
         process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
