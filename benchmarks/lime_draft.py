@@ -54,7 +54,6 @@ from xai_onnx.preprocess import Prepared, prepare
 PICTURES = ("astronaut", "chelsea", "coffee")
 RECIPE = "lite"
 SCORES = ("logit", "probability")
-LIME_SAMPLES = 1000
 REFERENCE_SEED = 4_000_000_000
 CALIBRATION = 32  # crops
 IID, FOLDOVER, ADJUSTED, DRAFT = "iid", "foldover", "adjusted", "adjusted, int8 draft"

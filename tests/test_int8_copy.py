@@ -215,16 +215,12 @@ class TestCommand:
             Image.fromarray(pixels).save(path)
         return [str(path) for path in paths]
 
-    def test_it_says_how_the_copy_agrees(self, tmp_path, tiny, pictures, capsys):
-        command = [
-            "export",
-            "int8",
-            tiny,
-            "-o",
-            str(tmp_path / "x.onnx"),
-            "--preprocess",
-            PREPROCESS,
-        ]
+    @pytest.fixture
+    def command(self, tmp_path, tiny):
+        return ["export", "int8", tiny, "-o", str(tmp_path / "x.onnx")]
+
+    def test_it_says_how_the_copy_agrees(self, command, pictures, capsys):
+        command += ["--preprocess", PREPROCESS]
         assert main([*command, "--calibrate", *pictures]) == 0
         out = capsys.readouterr().out
         assert "calibrated on  2 pictures" in out
@@ -234,21 +230,12 @@ class TestCommand:
         assert data["agreement"]["pictures"] == 2
         assert data["agreement"]["correlation"] > 0.9
 
-    def test_without_preprocessing(self, tmp_path, tiny, pictures, capsys):
-        command = ["export", "int8", tiny, "-o", str(tmp_path / "x.onnx"), "--calibrate", *pictures]
-        assert main(command) == 2
+    def test_without_preprocessing(self, command, pictures, capsys):
+        assert main([*command, "--calibrate", *pictures]) == 2
         assert "say with --preprocess how a picture becomes its input" in capsys.readouterr().err
 
-    def test_a_picture_that_isnt_there(self, tmp_path, tiny, capsys):
-        command = [
-            "export",
-            "int8",
-            tiny,
-            "-o",
-            str(tmp_path / "x.onnx"),
-            "--preprocess",
-            PREPROCESS,
-        ]
+    def test_a_picture_that_isnt_there(self, command, tmp_path, capsys):
+        command += ["--preprocess", PREPROCESS]
         assert main([*command, "--calibrate", str(tmp_path / "none.png")]) == 2
         assert "none.png" in capsys.readouterr().err
         assert not (tmp_path / "x.onnx").exists()
